@@ -1,0 +1,140 @@
+"""What a running Headrace tells its operator: Prometheus metrics and log lines.
+
+Metrics live in an object with a registry of its own, so that two applications in one process (tests
+do this) never share a counter. Label values come from the configuration and the route table, never
+from what callers send.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import UTC, datetime
+
+import msgspec
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+class Metrics:
+    """Every metric, declared once. Durations are in seconds."""
+
+    content_type = "text/plain; version=0.0.4; charset=utf-8"
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._of_http()
+        self._of_answers()
+        self._of_models()
+
+    def _of_http(self) -> None:
+        self.requests = Counter(
+            "headrace_http_requests",
+            "HTTP requests answered; status 499 is a client that went away.",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
+        self.request_seconds = self._seconds(
+            "headrace_http_request_seconds",
+            "From the first byte of a request to the last byte of its response.",
+            "route",
+        )
+        self.first_byte_seconds = self._seconds(
+            "headrace_http_first_byte_seconds",
+            "From the first byte of a request to the first byte of its response's body.",
+            "route",
+        )
+        self.in_progress = Gauge(
+            "headrace_http_requests_in_progress", "Requests admitted now.", registry=self.registry
+        )
+        self.refused = Counter(
+            "headrace_http_requests_refused",
+            "Requests turned away at the door, by error code.",
+            ["code"],
+            registry=self.registry,
+        )
+
+    def _of_answers(self) -> None:
+        self.stage_seconds = self._seconds(
+            "headrace_stage_seconds", "Stages of the path of a question.", "stage"
+        )
+        self.answers = Counter(
+            "headrace_answers",
+            "Answers by outcome: answered, refused (the documents hold no answer), failed, "
+            "cancelled.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.sentences_unsupported = Counter(
+            "headrace_sentences_unsupported",
+            "Sentences of answers that the sources do not support.",
+            registry=self.registry,
+        )
+
+    def _of_models(self) -> None:
+        self.tokens = Counter(
+            "headrace_tokens",
+            "Tokens read (in) and written (out), as counted by the models.",
+            ["model", "direction"],
+            registry=self.registry,
+        )
+        self.model_pending = Gauge(
+            "headrace_model_requests_pending",
+            "Calls of a model that wait or run now.",
+            ["model"],
+            registry=self.registry,
+        )
+        self.model_seconds = self._seconds(
+            "headrace_model_seconds",
+            "Calls of a model, waiting included, by outcome: ok, cancelled or an error's code.",
+            "model",
+            "verb",
+            "outcome",
+        )
+
+    def _seconds(self, name: str, help_text: str, *labels: str) -> Histogram:
+        return Histogram(name, help_text, labels, buckets=_SECONDS, registry=self.registry)
+
+    def render(self) -> bytes:
+        """The metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per record, for log collectors."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        clean = {key: text.encode("utf-8", "replace").decode() for key, text in line.items()}
+        return msgspec.json.encode(clean).decode()
+
+
+def configure_logging(level: str = "INFO", *, json_lines: bool = False) -> None:
+    """Send the program's log to standard error. Standard output stays free for answers."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        JsonLines()
+        if json_lines
+        else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    )
+    for name in ("headrace", "uvicorn"):  # uvicorn reports the defects that reach it
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.setLevel(level.upper() if name == "headrace" else logging.WARNING)
+        logger.propagate = False
