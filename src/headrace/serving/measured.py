@@ -1,0 +1,93 @@
+"""`Models` that count what passes through them: calls, seconds, tokens, by model."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+
+from headrace.engines.base import ModelInfo, Vectors
+from headrace.errors import HeadraceError
+from headrace.serving.models import Models
+from headrace.telemetry import Metrics
+from headrace.types import Delta, EmbedKind, GenerateParams, Lane, Message
+
+
+class MeasuredModels:
+    """Wraps a `headrace.serving.models.Models`, and implements it."""
+
+    def __init__(self, models: Models, metrics: Metrics) -> None:
+        self._models = models
+        self._metrics = metrics
+
+    @contextlib.contextmanager
+    def _call(self, model: str, verb: str) -> Iterator[None]:
+        if model not in self._models.names():  # a caller's invention must not become a label
+            yield
+            return
+        pending = self._metrics.model_pending.labels(model)
+        outcome, began = "failed", time.perf_counter()
+        pending.inc()
+        try:
+            yield
+            outcome = "ok"
+        except HeadraceError as error:
+            outcome = error.code
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            outcome = "cancelled"
+            raise
+        finally:
+            pending.dec()
+            seconds = time.perf_counter() - began
+            self._metrics.model_seconds.labels(model, verb, outcome).observe(seconds)
+
+    def names(self) -> Sequence[str]:
+        return self._models.names()
+
+    async def info(self, model: str) -> ModelInfo:
+        return await self._models.info(model)
+
+    async def generate(
+        self,
+        model: str,
+        messages: Sequence[Message],
+        params: GenerateParams,
+        *,
+        lane: Lane = Lane.INTERACTIVE,
+    ) -> AsyncGenerator[Delta, None]:
+        with self._call(model, "generate"):
+            generated = self._models.generate(model, messages, params, lane=lane)
+            async with contextlib.aclosing(generated) as deltas:
+                async for delta in deltas:
+                    if delta.usage is not None:
+                        read, written = delta.usage.prompt_tokens, delta.usage.completion_tokens
+                        self._metrics.tokens.labels(model, "in").inc(read)
+                        self._metrics.tokens.labels(model, "out").inc(written)
+                    yield delta
+
+    async def embed(
+        self,
+        model: str,
+        texts: Sequence[str],
+        kind: EmbedKind,
+        *,
+        lane: Lane = Lane.INTERACTIVE,
+    ) -> Vectors:
+        with self._call(model, "embed"):
+            return await self._models.embed(model, texts, kind, lane=lane)
+
+    async def score(
+        self,
+        model: str,
+        query: str,
+        texts: Sequence[str],
+        *,
+        lane: Lane = Lane.INTERACTIVE,
+    ) -> Vectors:
+        with self._call(model, "score"):
+            return await self._models.score(model, query, texts, lane=lane)
+
+    async def count(self, model: str, texts: Sequence[str]) -> list[int]:
+        return await self._models.count(model, texts)
