@@ -1,0 +1,202 @@
+"""The path of a question, on one screen: plan, retrieve, prompt, generate, verify, done."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Sequence
+
+from headrace.errors import HeadraceError
+from headrace.pipeline.checking import Checker
+from headrace.pipeline.evidence import Passage, passages
+from headrace.pipeline.plan import AnswerRequest, Plan, make_plan
+from headrace.pipeline.prompt import build_prompt
+from headrace.pipeline.quotes import choose
+from headrace.pipeline.relevance import relevant
+from headrace.pipeline.sentences import SentenceStream, goes_round
+from headrace.pipeline.services import Services
+from headrace.retrieval.search import search
+from headrace.types import (
+    DoneEvent,
+    ErrorEvent,
+    Event,
+    FinishReason,
+    GenerateParams,
+    HitsEvent,
+    Message,
+    SearchResult,
+    StageEvent,
+    Usage,
+)
+
+__all__ = ["AnswerRequest", "answer"]
+
+
+class Run:
+    """What is known at the end of an answer: milliseconds per stage, how the generator ended."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+        self.timings: dict[str, float] = {}
+        self.finish_reason: FinishReason = "stop"
+        self.usage = Usage()
+
+    def stage(self, name: str, detail: str = "") -> StageEvent:
+        """The stage that ends now."""
+        now = time.perf_counter()
+        event = StageEvent(name, round((now - self._last) * 1000, 3), detail)
+        self._last = now
+        self.timings[name] = event.ms
+        return event
+
+    def total(self) -> dict[str, float]:
+        self.timings["total"] = round((time.perf_counter() - self._start) * 1000, 3)
+        return self.timings
+
+
+async def answer(services: Services, request: AnswerRequest) -> AsyncGenerator[Event, None]:
+    """Events of one answer; the last is a `DoneEvent` or an `ErrorEvent`. An error before the
+    first event (an unknown collection, say) is raised. Closing the generator stops all work."""
+    begun = False
+    try:
+        async with contextlib.aclosing(_answer(services, request)) as events:
+            async for event in events:
+                yield event
+                begun = True
+    except HeadraceError as error:
+        if not begun:
+            raise
+        yield ErrorEvent(error.code, error.message)
+
+
+async def _answer(services: Services, request: AnswerRequest) -> AsyncGenerator[Event, None]:
+    run = Run()
+    plan = make_plan(services.config, request)
+    index = await asyncio.to_thread(services.collections.open, request.collection)
+    yield run.stage("plan", "; ".join(plan.skipped))
+
+    result = await search(
+        index,
+        services.models,
+        plan.embedder,
+        plan.lookup,
+        options=plan.retrieval,
+        where=request.where,
+        k=plan.hits,
+        reranker=plan.reranker,
+    )
+    yield run.stage("retrieve")
+    yield HitsEvent(result.hits)
+
+    sources = passages(result.hits)
+    checker = Checker(plan, index, sources)
+    near = services.config.models[plan.embedder].near_cosine
+    if not await asyncio.to_thread(relevant, plan.lookup, sources, index.snapshot(), near):
+        yield checker.refuse()
+    elif plan.generator is None:
+        async for event in _quote(services, plan, checker, sources):
+            yield event
+        yield run.stage("quote")
+    else:
+        written = _write(services, request, plan, checker, sources, run)
+        async with contextlib.aclosing(written) as events:
+            async for event in events:
+                yield event
+        if checker.supported == 0:
+            async for event in _quote(services, plan, checker, sources):
+                yield event
+        yield run.stage("generate")
+    yield _done(services, plan, checker, result, run)
+
+
+async def _write(
+    services: Services,
+    request: AnswerRequest,
+    plan: Plan,
+    checker: Checker,
+    sources: list[Passage],
+    run: Run,
+) -> AsyncGenerator[Event, None]:
+    """Generate, one sentence behind: each is checked before it is shown."""
+    assert plan.generator is not None
+    context = (await services.models.info(plan.generator)).context
+    prompt = await build_prompt(
+        services.models,
+        plan.generator,
+        system=plan.answer.system_prompt,
+        hits=[passage.hit for passage in sources],
+        history=request.history,
+        question=plan.question,
+        budget=min(plan.answer.prompt_tokens, context - plan.max_tokens),
+    )
+    yield run.stage("prompt", f"{prompt.used} of {len(sources)} passages")
+    params = GenerateParams(
+        max_tokens=plan.max_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=request.seed,
+        stop=request.stop,
+    )
+    sentences = SentenceStream()
+    written: list[str] = []
+    generated = services.models.generate(plan.generator, prompt.messages, params)
+    async with contextlib.aclosing(generated) as deltas:
+        async for delta in deltas:
+            if "first_token" not in run.timings:
+                yield run.stage("first_token")
+            written.append(delta.text)
+            for sentence in sentences.feed(delta.text):
+                async for event in checker.check(sentence):
+                    yield event
+            if delta.finish_reason is not None:
+                run.finish_reason, run.usage = delta.finish_reason, delta.usage or Usage()
+            checker.repeats |= goes_round(sentences.pending)
+            if checker.repeats:
+                break  # a small model that goes round in circles says nothing new
+    if checker.repeats:
+        run.usage = await _count(services, plan.generator, prompt.messages, "".join(written))
+        return
+    async for event in checker.check(sentences.flush()):
+        yield event
+
+
+async def _count(
+    services: Services, generator: str, prompt: Sequence[Message], written: str
+) -> Usage:
+    """The usage of a generator that was stopped before it could tell: what its tokenizer counts,
+    without what its chat template adds."""
+    texts = [*(message.content for message in prompt), written]
+    *read, out = await services.models.count(generator, texts)
+    return Usage(sum(read), out)
+
+
+async def _quote(
+    services: Services, plan: Plan, checker: Checker, sources: list[Passage]
+) -> AsyncGenerator[Event, None]:
+    """An answer made of quotations alone; a refusal if none is left that holds."""
+    found = await choose(services.models, plan.embedder, plan.lookup, sources, plan.max_quotes)
+    async for event in checker.quote(found):
+        yield event
+    if checker.supported == 0:
+        yield checker.refuse()
+
+
+def _done(
+    services: Services,
+    plan: Plan,
+    checker: Checker,
+    result: SearchResult,
+    run: Run,
+) -> DoneEvent:
+    retrieval = {f"retrieve.{name}": ms for name, ms in result.timings.items()}
+    repeated = ("generate: cut short, the model repeated itself",) if checker.repeats else ()
+    return DoneEvent(
+        finish_reason=run.finish_reason,
+        usage=run.usage,
+        refusal=checker.refused,
+        timings=retrieval | run.total(),
+        skipped=plan.skipped + repeated,
+        config_version=services.config_version,
+        generation=result.generation,
+    )

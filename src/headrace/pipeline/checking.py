@@ -1,0 +1,131 @@
+"""Between the generator and the reader: every sentence is checked, marked and given its quotes."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Sequence
+
+from headrace.pipeline import claims
+from headrace.pipeline.evidence import Evidence, Passage
+from headrace.pipeline.phrases import phrase
+from headrace.pipeline.plan import Plan
+from headrace.pipeline.quotes import Quotations
+from headrace.pipeline.verify import Verdict, verify
+from headrace.retrieval.base import Index
+from headrace.types import DeltaEvent, Event, Quote, QuoteEvent, Span, UnsupportedEvent
+
+_FINAL_MARK = re.compile(r"([。！？.!?]+[”’」』）)\"]*)$")
+_DECLINES = re.compile(
+    r"\b(?:do(?:es)?|did) not (?:answer|contain|mention|provide|specify|state|say|include)\b"
+    r"|\bno (?:information|passage|mention|answer)\b"
+    r"|\b(?:I|we) (?:do not|don't|cannot) (?:know|answer)\b"
+    r"|没有(?:回答|提到|提及|说明|相关)|无法回答|未提及",
+    re.IGNORECASE,
+)
+
+LONGEST_EXCUSE = 120
+
+
+class Checker:
+    """Turns sentences into events. Keeps count of where the answer's text stands."""
+
+    def __init__(self, plan: Plan, index: Index, sources: Sequence[Passage]) -> None:
+        self._plan = plan
+        self._sources = sources
+        self._quotations = Quotations(index, sources)
+        self._position = 0
+        self._ending = ""
+        self._seen: set[str] = set()
+        self.supported = 0
+        self.refused = False
+        self.repeats = False
+        """The generator says the same again, so it is not heard any more."""
+
+    def _say(self, text: str) -> DeltaEvent:
+        self._position += len(text)
+        self._ending = (self._ending + text)[-2:]
+        return DeltaEvent(text)
+
+    async def check(self, sentence: str) -> AsyncGenerator[Event, None]:
+        """The events for one sentence as it came (white space and markers included)."""
+        key = " ".join(claims.without_markers(sentence).split()).casefold()
+        if not key:
+            if sentence and self._position:
+                yield self._say(sentence)
+            return
+        if key in self._seen:
+            self.repeats = True
+            return
+        self._seen.add(key)
+        verdict, cited = await asyncio.to_thread(self._judge, sentence)
+        for quote, new in cited:
+            if new:
+                yield QuoteEvent(quote)
+        tail = sentence[len(sentence.rstrip()) :]
+        if verdict.reason and not _declines(verdict.text):
+            async for event in self._unsupported(verdict, tail):
+                yield event
+            return
+        self.supported += bool(verdict.evidence)
+        yield self._say(_marked(verdict.text, [quote.number for quote, _ in cited]) + tail)
+
+    def _judge(self, sentence: str) -> tuple[Verdict, list[tuple[Quote, bool]]]:
+        """The verdict, and the quotes that prove it with whether they are new. Blocks."""
+        verdict = verify(sentence, self._sources, self._plan.question)
+        cited = [self._quotations.cite(evidence) for evidence in verdict.evidence]
+        quotes = [quote for quote in cited if quote is not None]
+        if len(quotes) < len(cited):
+            return Verdict(verdict.text, (), "the source changed while it was read"), []
+        return verdict, quotes
+
+    async def _unsupported(self, verdict: Verdict, tail: str) -> AsyncGenerator[Event, None]:
+        if self._plan.strict:
+            yield UnsupportedEvent(
+                verdict.text, verdict.reason, Span(self._position, self._position)
+            )
+            return
+        end = self._position + len(verdict.text)
+        yield UnsupportedEvent(verdict.text, verdict.reason, Span(self._position, end))
+        mark = phrase("unsupported", self._plan.question)
+        yield self._say(f"{verdict.text} {mark}{tail}")
+
+    async def quote(self, found: Sequence[Evidence]) -> AsyncGenerator[Event, None]:
+        """Quotations as the answer, or under what the generator could not prove."""
+        cited = await asyncio.to_thread(lambda: [self._quotations.cite(each) for each in found])
+        quotes = [quote[0] for quote in cited if quote is not None]
+        if not quotes:
+            return
+        if self._position:
+            yield self._say(self._gap() + phrase("fallback", self._plan.question) + "\n")
+        for quote in quotes:
+            yield QuoteEvent(quote)
+            where = " › ".join(quote.path) or quote.title
+            yield self._say(f"“{quote.text}” [{quote.number}] ({where})\n")
+            self.supported += 1
+
+    def refuse(self) -> DeltaEvent:
+        """Say that the documents do not answer."""
+        self.refused = True
+        return self._say(self._gap() + phrase("refusal", self._plan.question))
+
+    def _gap(self) -> str:
+        """What makes a new paragraph after what was said."""
+        said = self._ending
+        return "\n" * (2 - len(said) + len(said.rstrip("\n"))) if self._position else ""
+
+
+def _declines(text: str) -> bool:
+    """Whether a sentence only says that there is no answer, and claims nothing beside that."""
+    return bool(_DECLINES.search(text)) and len(text) < LONGEST_EXCUSE and not claims.facts(text)
+
+
+def _marked(text: str, numbers: Sequence[int]) -> str:
+    """The sentence with its markers before the final punctuation."""
+    if not numbers:
+        return text
+    signs = "".join(f"[{number}]" for number in dict.fromkeys(numbers))
+    match = _FINAL_MARK.search(text)
+    if match is None:
+        return f"{text} {signs}"
+    return f"{text[: match.start()]} {signs}{match.group()}"

@@ -1,0 +1,111 @@
+"""What will be done for a question: by rules, without a model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from headrace.config.options import AnswerOptions, Config, RetrievalOptions
+from headrace.errors import BadRequest, UnknownModel
+from headrace.pipeline.followup import standalone
+from headrace.pipeline.language import language
+from headrace.types import Filter, Message, Role
+
+MAX_QUESTION = 20_000
+"""Characters of a question; more is a document, not a question."""
+
+
+class AnswerRequest(msgspec.Struct, frozen=True):
+    """A question to a collection. What is `None` comes from the collection's configuration."""
+
+    collection: str
+    question: str
+    where: Filter
+    history: tuple[Message, ...] = ()
+    generate: Literal["auto", "none"] | None = None
+    generator: str | None = None
+    strict: bool | None = None
+    hits: int | None = None
+    max_tokens: int | None = None
+    max_quotes: int | None = None
+    temperature: float = 0.0
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """`generator` is `None` for an answer made of quotations alone; `skipped` says which stages
+    were left out, and why. `lookup` is what is searched for: the question, made to stand alone."""
+
+    question: str
+    lookup: str
+    embedder: str
+    generator: str | None
+    reranker: str | None
+    retrieval: RetrievalOptions
+    answer: AnswerOptions
+    hits: int
+    max_tokens: int
+    max_quotes: int
+    strict: bool
+    skipped: tuple[str, ...]
+
+
+def make_plan(config: Config, request: AnswerRequest) -> Plan:
+    """Raises `BadRequest` for an empty or huge question, `UnknownModel` for a wrong generator."""
+    question = request.question.strip()
+    if not question:
+        raise BadRequest("the question is empty", field="messages")
+    if len(question) > MAX_QUESTION:
+        raise BadRequest(
+            f"the question has {len(question)} characters; the limit is {MAX_QUESTION}: "
+            "ingest long texts as documents",
+            field="messages",
+        )
+    options = config.collection(request.collection)
+    answer = options.answer or config.answer
+    retrieval = options.retrieval or config.retrieval
+    generator, why_not = _generator(config, request, answer, options.generator, question)
+    skipped = [f"generate: {why_not}"] if why_not else []
+    if options.reranker is None:
+        skipped.append("rerank: no reranker is configured")
+    return Plan(
+        question=question,
+        lookup=standalone(question, request.history),
+        embedder=options.embedder or config.defaults.embedder,
+        generator=generator,
+        reranker=options.reranker,
+        retrieval=retrieval,
+        answer=answer,
+        hits=request.hits or retrieval.hits,
+        max_tokens=request.max_tokens or answer.max_tokens,
+        max_quotes=request.max_quotes or answer.max_quotes,
+        strict=answer.strict if request.strict is None else request.strict,
+        skipped=tuple(skipped),
+    )
+
+
+def _generator(
+    config: Config,
+    request: AnswerRequest,
+    answer: AnswerOptions,
+    configured: str | None,
+    question: str,
+) -> tuple[str | None, str]:
+    """The generator to use, or `None` with the reason."""
+    if (request.generate or answer.generate) == "none":
+        return None, "quotations alone were asked for"
+    name = request.generator or configured
+    if name is None:
+        return None, "no generator is configured"
+    model = config.models.get(name)
+    if model is None or model.role is not Role.GENERATOR:
+        known = [key for key, m in config.models.items() if m.role is Role.GENERATOR]
+        raise UnknownModel(name, known)
+    asked = language(question)
+    if model.languages and asked not in model.languages and request.generator is None:
+        writes = ", ".join(model.languages)
+        return None, f"the question is in {asked!r}, and generator {name!r} writes {writes}"
+    return name, ""

@@ -1,0 +1,76 @@
+"""The prompt: instruction, numbered passages, conversation, question, within a token budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from headrace.pipeline.sentences import sentence_spans, unwrapped
+from headrace.serving.models import Models
+from headrace.types import Hit, Message
+
+TURN_TOKENS = 8
+"""What a chat template adds to one message, at most, for the templates in common use."""
+
+
+class Prompt(NamedTuple):
+    """`used` is how many of the hits, from the first on, are in the messages."""
+
+    messages: tuple[Message, ...]
+    used: int
+
+
+def passage_text(number: int, hit: Hit, text: str) -> str:
+    """One numbered passage, with its title path in parentheses."""
+    return f"[{number}] ({' › '.join(hit.path) or hit.title})\n{unwrapped(text.strip())}\n\n"
+
+
+async def build_prompt(
+    models: Models,
+    generator: str,
+    *,
+    system: str,
+    hits: Sequence[Hit],
+    history: Sequence[Message],
+    question: str,
+    budget: int,
+) -> Prompt:
+    """Passages in order of rank while they fit into `budget` tokens, as the generator counts them,
+    after the instruction, the question and as much of the latest conversation as half of the rest
+    holds. The first passage is shortened at a sentence's end if it alone is too long. The stable
+    part (the instruction) comes first, so that prefix caches work."""
+    parts = [passage_text(n, hit, hit.text) for n, hit in enumerate(hits, 1)]
+    turns = [message.content for message in history]
+    counts = await models.count(generator, [system, question, *parts, *turns])
+    sizes, turn_sizes = counts[2 : 2 + len(parts)], counts[2 + len(parts) :]
+    left = budget - counts[0] - counts[1] - 3 * TURN_TOKENS
+
+    kept: list[Message] = []
+    for message, size in zip(reversed(history), reversed(turn_sizes), strict=True):
+        if size + TURN_TOKENS > left // 2:
+            break
+        kept.insert(0, message)
+        left -= size + TURN_TOKENS
+
+    taken: list[str] = []
+    for part, size in zip(parts, sizes, strict=True):
+        if size > left:
+            break
+        taken.append(part)
+        left -= size
+    if not taken and hits and left > 0:
+        share = max(0.0, left / sizes[0] - 0.05)
+        taken.append(passage_text(1, hits[0], _shorten(hits[0].text, share)))
+    messages = (
+        Message("system", system),
+        *kept,
+        Message("user", f"{''.join(taken)}Question: {question}"),
+    )
+    return Prompt(messages, len(taken))
+
+
+def _shorten(text: str, share: float) -> str:
+    """The first sentences of `text` that fit into `share` of its length; at least something."""
+    limit = int(len(text) * share)
+    ends = [span.end for span in sentence_spans(text) if span.end <= limit]
+    return text[: ends[-1]] if ends else text[:limit]

@@ -1,0 +1,24 @@
+"""What the pipeline and everything above it work with; made once, in the composition root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headrace.config.options import Config
+from headrace.ingest.jobs import Jobs
+from headrace.retrieval.collections import Collections
+from headrace.serving.models import Models
+from headrace.telemetry import Metrics
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts of a running Headrace. `config_version` identifies the configuration in every
+    answer; `metrics` counts what passes through `models` and what `http` serves."""
+
+    config: Config
+    config_version: str
+    models: Models
+    collections: Collections
+    jobs: Jobs
+    metrics: Metrics

@@ -1,0 +1,69 @@
+"""Word lists for comparing claims: function words, negations, numbers."""
+
+from __future__ import annotations
+
+import re
+
+_ENGLISH = """
+a about above after again all also am an and any are as at be because been before being below
+between both but by can could did do does doing down during each either few for from further had has
+have having he her here hers him his how i if in into is it its itself just may me might more most
+much must my need of off on once one only or other our out over own per please s same shall she
+should so some such t than that the their them then there these they this those through to too under
+until up upon us very was we were what when where whether which while who whom whose why will with
+within would you your according passage passages document documents answer question mean means say
+says tell know
+"""
+_CHINESE = """
+的 了 和 与 及 或 在 是 有 我 你 您 他 她 它 们 我们 他们 这 那
+这个 那个 什么 怎么 怎样 怎么样 如何 哪 哪些 哪个 谁 多少 几 吗 呢 吧
+啊 么 为 为了 于 以 对 对于 由 从 到 把 被 让 给 而 且 并 并且 但
+但是 如果 若 则 就 都 也 还 又 很 可以 可 能 能够 会 应 应当 应该 要
+需要 必须 请问 请 一个 一 个 是否 有关 关于 根据 按照 等 其 该 此 之
+所 者 进行 规定 情况 是什么 为什么 有什么 怎么办 时 时候 后 前
+"""
+STOP = frozenset(_ENGLISH.split()) | frozenset(_CHINESE.split())
+"""Words that carry no claim of their own."""
+
+GLUE = frozenset("的了和与吗呢吧啊么什怎哪谁几是这那我你您他她它们就都也还被把给让且并但若则之其该")
+"""Characters that join words and are part of hardly any."""
+
+BOUND = re.compile(
+    r"\b(?:not|no) (?:more|less|later|earlier|fewer|longer) than\b|\bnot only\b"
+    r"|不少于|不多于|不超过|不低于|不高于|不迟于|不得超过|不得少于|不得低于|不论|不动产|不仅|是否|能否|可否"
+    r"|未成年|无线|无障碍|不可抗力",
+    re.IGNORECASE,
+)
+"""What looks like a negation and is none."""
+
+DENIAL = re.compile(
+    r"\b(?:not|never|cannot|no|nobody|none|nor|neither|prohibit\w*|forbid\w*|forbidden)\b|n't\b"
+    r"|不|未|没有|禁止|无权|无需|无须|拒绝|严禁",
+    re.IGNORECASE,
+)
+PERMISSION = re.compile(r"\b(?:may|can|allowed|permitted|free to)\b|可以|允许|准许", re.IGNORECASE)
+PROHIBITION = re.compile(
+    r"\b(?:may|must|shall|can) not\b|\bcannot\b|\b(?:prohibit\w*|forbid\w*|forbidden)\b"
+    r"|不得|禁止|严禁|不准",
+    re.IGNORECASE,
+)
+EVERYBODY = re.compile(
+    r"\b(?:anyone|anybody|everyone|everybody|always)\b|任何|所有|一律|一切", re.IGNORECASE
+)
+"""Who claims something of all must find it said of all."""
+
+CLAUSE_END = re.compile(r"[,;:，；：、。！？!?\n]|\.(?=\s|$)")
+
+_NUMBERS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen twenty"
+)
+ENGLISH_NUMBERS = {word: str(value) for value, word in enumerate(_NUMBERS.split(" "))} | {
+    "thirty": "30",
+    "forty": "40",
+    "fifty": "50",
+    "sixty": "60",
+    "ninety": "90",
+    "hundred": "100",
+}
+"""Number words by the digits they stand for."""

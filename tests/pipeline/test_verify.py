@@ -1,0 +1,127 @@
+"""What the sources support, and what they do not."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace.pipeline.evidence import passages
+from headrace.pipeline.verify import verify
+from headrace.types import Hit, Span
+
+LEASH = (
+    "Dogs shall be kept on a leash of at most two metres in public places. "
+    "Whoever breaks this rule pays a fine of 150 crowns. "
+    "Guide dogs are exempt from the fine while they work. "
+    "The keeper shall carry bags and shall remove what the dog leaves behind at once, in parks "
+    "and in streets."
+)
+NOISE = (
+    "第三十条 夜间二十二时至次日六时，不得在居民区进行产生噪声的施工作业。违反的，处二百元罚款。"
+)
+
+
+def hit(number: int, text: str, *path: str) -> Hit:
+    return Hit(
+        chunk_id=number,
+        document_id=f"d{number}",
+        source=f"/d{number}.md",
+        title="Code",
+        path=path,
+        span=Span(100, 100 + len(text)),
+        text=text,
+        score=1.0,
+        scores={},
+    )
+
+
+QUESTION = "Must dogs be kept on a leash?"
+HENS = "Article 69. No more than 6 hens, and no cock, may be kept in the yard of a dwelling."
+SOURCES = passages(
+    [
+        hit(1, LEASH, "Code", "Article 12"),
+        hit(2, NOISE, "市政条例", "第三十条"),
+        hit(3, HENS, "Code", "Article 69"),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "Dogs must be kept on a leash in public places [1].",
+        "Whoever breaks this rule pays a fine of 150 crowns.",
+        "The code says “Guide dogs are exempt from the fine while they work” [1].",
+        "夜间22时至次日6时不得在居民区进行施工作业[2]。",
+        "Under Article 12, dogs shall be kept on a leash in public places.",
+        "No more than 6 hens may be kept in the yard of a dwelling [3].",
+        "Yes, dogs must be kept on a leash.",
+    ],
+)
+def test_supported(sentence: str) -> None:
+    verdict = verify(sentence, SOURCES, QUESTION)
+    assert verdict.reason == ""
+    assert verdict.evidence
+
+
+def test_the_span_is_the_sentence_that_says_it() -> None:
+    (evidence,) = verify(
+        "The fine is 150 crowns for whoever breaks this rule.", SOURCES, QUESTION
+    ).evidence
+    assert evidence.hit == 0
+    start = LEASH.index("Whoever")
+    assert evidence.span == Span(100 + start, 100 + LEASH.index(" Guide"))
+
+
+def test_a_wrong_citation_is_put_right() -> None:
+    (evidence,) = verify(
+        "Dogs shall be kept on a leash in public places [2].", SOURCES, QUESTION
+    ).evidence
+    assert evidence.hit == 0
+
+
+@pytest.mark.parametrize(
+    ("sentence", "reason"),
+    [
+        ("Whoever breaks this rule pays a fine of 250 crowns [1].", "250"),
+        ("The code says “dogs may run free in parks” [1].", "quotation"),
+        ("Cats must be registered with the town hall every spring [1].", "no passage"),
+        ("Guide dogs are not exempt from the fine while they work [1].", "no passage"),
+        ("夜间22时至次日6时可以在居民区进行施工作业[2]。", "no passage"),
+        ("The answer is: the keeper [1].", "no passage"),
+        ("The answer is: a leash [1].", "nothing that the question does not"),
+        ("Anyone who works is exempt from the fine like guide dogs [1].", "no passage"),
+        ("Dogs may be kept off the leash in the mill park [1].", "no passage"),
+        ("It is 150.", "no passage"),
+        ("Under Article 13, dogs shall be kept on a leash in public places.", "13"),
+    ],
+)
+def test_unsupported(sentence: str, reason: str) -> None:
+    verdict = verify(sentence, SOURCES, QUESTION)
+    assert not verdict.evidence
+    assert reason in verdict.reason
+
+
+def test_a_pronoun_stands_for_what_was_asked_about() -> None:
+    sentence = "It shall carry bags and remove what the dog leaves behind at once in parks."
+    assert verify(sentence, SOURCES, "What shall the keeper of a dog carry in parks?").evidence
+    assert not verify(sentence, SOURCES, "How loud is a lawnmower?").evidence
+
+
+def test_what_claims_nothing_needs_no_support() -> None:
+    assert verify("And so it is.", SOURCES, QUESTION).reason == ""
+
+
+def test_a_short_answer_is_read_with_the_question() -> None:
+    question = "How high is the fine for whoever breaks the rule?"
+    assert verify("It is 150 crowns.", SOURCES, question).evidence
+    assert not verify("It is 150 crowns.", SOURCES, "How many guide dogs are at work?").evidence
+
+
+def test_a_quotation_may_be_broken_into_lines_where_the_source_is_not() -> None:
+    sources = passages([hit(1, "Dogs shall be kept\n   on a leash in parks.", "Code")])
+    verdict = verify("The code says “kept on a leash in parks”.", sources, QUESTION)
+    assert verdict.reason == ""
+    span = verdict.evidence[0].span
+    assert sources[0].hit.text[span.start - 100 : span.end - 100] == "kept\n   on a leash in parks"
+    refused = verify("The code says “kept on aleash in parks”.", sources, QUESTION)
+    assert "not in the sources" in refused.reason
