@@ -1,0 +1,76 @@
+"""The HTTP application: routes, the way in, and errors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from headrace import __version__
+from headrace.http import collections, describe, failures, health, jobs, openai, rag, rerank
+from headrace.http import responses as bodies
+from headrace.http.auth import Keyring, OriginGuard
+from headrace.http.context import Context
+from headrace.http.gate import Gate
+from headrace.http.lifetime import Lifetime
+from headrace.http.observe import Observe
+from headrace.pipeline.services import Services
+from headrace.serving.warmup import Warmup
+from headrace.types import Event
+
+MIB = 1024 * 1024
+
+DESCRIPTION = """Answers from private documents, with quotations that are exactly in the sources.
+
+Any OpenAI client works: its base URL is this server's address with `/v1`, and the model
+`headrace/COLLECTION` answers from that collection. Errors have OpenAI's shape everywhere."""
+
+
+def create_app(
+    services: Services,
+    environment: Mapping[str, str] | None = None,
+    warmup: Warmup | None = None,
+) -> FastAPI:
+    """The ASGI application over running services; whoever made the services ends them.
+
+    `environment` holds the API keys named in the configuration (by default the process's own).
+    What `warmup` could not load makes the server not ready.
+    Raises `ConfigError` if one of them is missing.
+    """
+    metrics = services.metrics
+    server = services.config.server
+    keyring = Keyring(server, os.environ if environment is None else environment)
+    app = FastAPI(
+        title="Headrace",
+        version=__version__,
+        docs_url=None,  # these pages load their scripts from other machines
+        redoc_url=None,
+        redirect_slashes=False,
+        middleware=[
+            Middleware(Observe, metrics=metrics),
+            Middleware(
+                Gate,
+                keyring=keyring,
+                origins=OriginGuard(server),
+                max_pending=server.max_pending,
+                metrics=metrics,
+            ),
+            Middleware(Lifetime, max_body=server.max_body_mib * MIB),
+        ],
+    )
+    app.state.context = Context(services, warmup)
+    for part in (openai, rerank, rag, collections, jobs, health):
+        app.include_router(part.router)
+    failures.install(app)
+    describe.install(app, DESCRIPTION, _bodies())
+    return app
+
+
+def _bodies() -> list[Any]:
+    """Every struct that a route answers with."""
+    found = [item for item in vars(bodies).values() if isinstance(item, type)]
+    return [item for item in found if issubclass(item, msgspec.Struct)] + [Event]

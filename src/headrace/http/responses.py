@@ -1,0 +1,257 @@
+"""Response bodies: encoded by msgspec, described in the OpenAPI document from the same classes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from headrace.ingest.outcomes import Job
+from headrace.retrieval.collections import CollectionInfo
+from headrace.types import Hit, Quote, Span
+
+
+class Extension(msgspec.Struct, frozen=True):
+    """The field `headrace` of a cited answer: what OpenAI's format has no place for.
+
+    `quotes` are numbered as the markers in the text. `unsupported` lists the sentences that the
+    sources do not support. `refusal` means that the documents hold no answer. `timings` are
+    milliseconds per stage, `skipped` says what was left out and why, `config_version` and
+    `generation` identify the configuration and the state of the index.
+    """
+
+    quotes: tuple[Quote, ...]
+    unsupported: tuple[UnsupportedSentence, ...]
+    refusal: bool
+    hits: tuple[Hit, ...]
+    timings: dict[str, float]
+    skipped: tuple[str, ...]
+    config_version: str
+    generation: int
+
+
+class UnsupportedSentence(msgspec.Struct, frozen=True):
+    """`span` is its place in the answer's text; empty where strict mode withheld it."""
+
+    text: str
+    reason: str
+    span: Span
+
+
+class ChatUsage(msgspec.Struct, frozen=True):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The assistant's message; `headrace` is there in answers from a collection."""
+
+    role: Literal["assistant"] = msgspec.field()
+    content: str = msgspec.field()
+    headrace: Extension | None = None
+
+
+class ChatChoice(msgspec.Struct, frozen=True):
+    index: int
+    message: ChatAnswer
+    finish_reason: Literal["stop", "length"]
+    logprobs: None = None
+
+
+class ChatCompletion(msgspec.Struct, frozen=True):
+    """OpenAI's `chat.completion`; `system_fingerprint` is the configuration's version."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: tuple[ChatChoice, ...]
+    usage: ChatUsage
+    system_fingerprint: str
+
+
+class ChunkDelta(msgspec.Struct, frozen=True, omit_defaults=True):
+    role: str | None = None
+    content: str | None = None
+
+
+class ChunkChoice(msgspec.Struct, frozen=True):
+    index: int
+    delta: ChunkDelta
+    finish_reason: Literal["stop", "length"] | None = None
+    logprobs: None = None
+
+
+class ChatChunk(msgspec.Struct, frozen=True, omit_defaults=True):
+    """OpenAI's `chat.completion.chunk`. The chunk with a `finish_reason` carries `headrace`."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: tuple[ChunkChoice, ...]
+    system_fingerprint: str
+    usage: ChatUsage | None = None
+    headrace: Extension | None = None
+
+
+class Embedding(msgspec.Struct, frozen=True):
+    """`embedding` is a list of numbers, or base64 of little-endian float32."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(msgspec.Struct, frozen=True):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(msgspec.Struct, frozen=True):
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+
+
+class RerankDocument(msgspec.Struct, frozen=True):
+    text: str
+
+
+class RerankResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`index` is the document's place in the request."""
+
+    index: int
+    relevance_score: float
+    document: RerankDocument | None = None
+
+
+class ApiVersion(msgspec.Struct, frozen=True):
+    version: str
+
+
+class BilledUnits(msgspec.Struct, frozen=True):
+    search_units: int
+
+
+class RerankMeta(msgspec.Struct, frozen=True):
+    api_version: ApiVersion
+    billed_units: BilledUnits
+
+
+class RerankUsage(msgspec.Struct, frozen=True):
+    total_tokens: int
+    prompt_tokens: int
+
+
+class RerankList(msgspec.Struct, frozen=True):
+    """What both Jina's and Cohere's clients read: best first."""
+
+    id: str
+    object: Literal["list"]
+    model: str
+    results: list[RerankResult]
+    usage: RerankUsage
+    meta: RerankMeta
+
+
+class TeiScore(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One entry of text-embeddings-inference's answer: best first."""
+
+    index: int
+    score: float
+    text: str | None = None
+
+
+class ModelDetails(msgspec.Struct, frozen=True):
+    """`role` is `generator`, `embedder`, `reranker`, or `collection` for cited answers."""
+
+    role: str
+    engine: str | None = None
+
+
+class ModelEntry(msgspec.Struct, frozen=True):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    headrace: ModelDetails
+
+
+class ModelList(msgspec.Struct, frozen=True):
+    object: Literal["list"]
+    data: list[ModelEntry]
+
+
+class CollectionList(msgspec.Struct, frozen=True):
+    collections: list[CollectionInfo]
+
+
+class JobList(msgspec.Struct, frozen=True):
+    jobs: tuple[Job, ...]
+
+
+class SearchResponse(msgspec.Struct, frozen=True):
+    """Hits, best first, each with its score per stage; milliseconds per stage."""
+
+    collection: str
+    hits: tuple[Hit, ...]
+    generation: int
+    timings: dict[str, float]
+
+
+class DocumentEntry(msgspec.Struct, frozen=True):
+    """A document of a collection, without its text. `sha256` is of the file's bytes."""
+
+    id: str
+    source: str
+    sha256: str
+    title: str
+    media_type: str
+    chunker: str
+    chunks: int
+    characters: int
+    labels: tuple[str, ...]
+    metadata: dict[str, str]
+    added: str
+
+
+class DocumentList(msgspec.Struct, frozen=True):
+    """`total` counts all documents that the caller may read; `documents` is the page asked for."""
+
+    total: int
+    documents: list[DocumentEntry]
+
+
+class DocumentText(msgspec.Struct, frozen=True):
+    """`text` is the parsed text over `span`; a quote holds if its text equals it."""
+
+    id: str
+    source: str
+    title: str
+    media_type: str
+    characters: int
+    span: Span
+    text: str
+    labels: tuple[str, ...]
+    metadata: dict[str, str]
+
+
+class Deleted(msgspec.Struct, frozen=True):
+    """What was removed; from now on no search finds it."""
+
+    deleted: tuple[str, ...]
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """`problems` is empty when `ready`."""
+
+    ready: bool
+    problems: tuple[str, ...]
+
+
+class Health(msgspec.Struct, frozen=True):
+    status: Literal["ok"]
+    version: str
