@@ -1,0 +1,205 @@
+"""`headrace collections`: what is there, and its care."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from headrace.cli import terminal
+from headrace.cli.common import ConfigOption, JsonOption, load_config, run
+from headrace.errors import BadRequest, StorageError
+
+if TYPE_CHECKING:
+    from headrace.config.options import Config
+    from headrace.ingest.reembed import Reembedded
+    from headrace.pipeline.services import Services
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="List, show, delete, rebuild and verify collections.",
+)
+
+T = TypeVar("T")
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The collection.")]
+
+
+def _with_services(config: Path | None, work: Callable[[Services], T]) -> T:
+    """What `work` makes of the running parts, in a thread, since it blocks."""
+
+    async def opened() -> T:
+        import asyncio
+
+        from headrace.app import application
+
+        async with application(load_config(config)) as services:
+            return await asyncio.to_thread(work, services)
+
+    return run(opened())
+
+
+def _record(value: Any) -> dict[str, Any]:
+    import msgspec
+
+    record: dict[str, Any] = msgspec.to_builtins(value)
+    return record
+
+
+@app.command("list")
+def list_collections(config: ConfigOption = None, json: JsonOption = False) -> None:
+    """List the collections."""
+
+    def read(services: Services) -> list[dict[str, Any]]:
+        return [_record(info) for info in services.collections.overview()]
+
+    found = _with_services(config, read)
+    if json:
+        terminal.emit_json(found)
+    elif not found:
+        terminal.out().print("no collections yet; headrace ingest PATH... makes one")
+    else:
+        rows = [[record[key] for key in _COLUMNS] for record in found]
+        terminal.out().print(terminal.columns(_COLUMNS, rows))
+        for problem in filter(None, (record["problem"] for record in found)):
+            terminal.err().print(terminal.styled(("problem: ", "yellow"), problem))
+
+
+_COLUMNS = ("name", "documents", "chunks", "embedder", "generation")
+
+
+@app.command()
+def show(name: NameArgument, config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Show one collection and its documents."""
+
+    def read(services: Services) -> tuple[Any, Any]:
+        index = services.collections.open(name)
+        return _record(index.info()), [d._asdict() for d in index.documents()]
+
+    info, documents = _with_services(config, read)
+    if json:
+        terminal.emit_json(info | {"document_list": documents})
+        return
+    console = terminal.out()
+    for key, value in info.items():
+        if key != "problem":
+            console.print(terminal.styled((f"{key}: ", "bold"), str(value)))
+    if documents:
+        head = ("source", "title", "chunker", "chunks", "characters", "labels")
+        rows = [
+            [", ".join(d[key]) if key == "labels" else d[key] for key in head] for d in documents
+        ]
+        console.print()
+        console.print(terminal.columns(head, rows))
+
+
+@app.command()
+def delete(
+    name: NameArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Delete a collection for ever (not the files that it was made from)."""
+
+    def count(services: Services) -> str:
+        try:
+            return str(len(services.collections.open(name).documents()))
+        except StorageError:  # damaged, which is a reason to delete it
+            return "an unknown number of"
+
+    documents = _with_services(config, count)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise BadRequest(f"deleting {name} needs --yes where nobody can be asked")
+        question = f"delete collection {name} with {documents} documents for ever?"
+        if not typer.confirm(question, err=True):
+            raise typer.Exit(1)
+    _with_services(config, lambda services: services.collections.delete(name))
+    terminal.out().print(f"deleted {name} ({documents} documents)")
+
+
+@app.command()
+def rebuild(
+    name: NameArgument,
+    embed: Annotated[
+        bool,
+        typer.Option(
+            "--embed",
+            help="Embed every passage again with the embedder that is configured now. Searches "
+            "go on with the old vectors until all are there; a run that was stopped, by Ctrl-C "
+            "or worse, goes on where it was when it is started again.",
+        ),
+    ] = False,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Make the search indexes anew from the stored documents."""
+    if not embed:
+        _with_services(config, lambda services: services.collections.rebuild(name))
+        if json:
+            terminal.emit_json({"collection": name})
+        else:
+            terminal.out().print(f"rebuilt {name}")
+        return
+    from headrace.cli.common import fetch_for_question
+
+    loaded = load_config(config)
+    fetch_for_question(loaded, name, [loaded.collection(name).embedder])
+    done = run(_reembed(loaded, name))
+    if json:
+        terminal.emit_json(done)
+        return
+    change = f"{done.before} -> {done.embedder}" if done.before != done.embedder else done.embedder
+    terminal.out().print(
+        f"rebuilt {name} with {change}: {done.chunks} passages, {done.embedded} embedded, "
+        f"{done.seconds:.1f} s"
+    )
+
+
+async def _reembed(config: Config, name: str) -> Reembedded:
+    """With a progress bar on standard error, if that is a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    from headrace.app import application
+    from headrace.ingest.reembed import reembed
+
+    embedder = config.collection(name).embedder
+    assert embedder is not None
+    console = terminal.err()
+    columns = (TextColumn("passages"), BarColumn(), MofNCompleteColumn(), Remaining())
+    async with application(config) as services:
+        with Progress(
+            *columns, console=console, disable=not console.is_terminal, transient=True
+        ) as bars:
+            bar = bars.add_task("", total=None)
+            return await reembed(
+                services.collections,
+                services.models,
+                name,
+                embedder,
+                batch_texts=config.ingest.batch_texts,
+                progress=lambda done, total: bars.update(bar, completed=done, total=total),
+            )
+
+
+@app.command()
+def verify(name: NameArgument, config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Compare the stored documents with the search indexes; exit status 1 if they differ."""
+    report = _with_services(config, lambda services: services.collections.verify(name))
+    if json:
+        terminal.emit_json(_record(report) | {"ok": report.ok})
+    else:
+        console = terminal.out()
+        for difference in report.differences:
+            console.print(terminal.styled(("differs: ", "bold red"), difference))
+        state = "ok" if report.ok else f"headrace collections rebuild {name} mends it"
+        console.print(
+            f"{name}: {report.documents} documents, {report.chunks} passages, "
+            f"generation {report.generation}: {state}"
+        )
+    if not report.ok:
+        raise typer.Exit(1)

@@ -1,0 +1,42 @@
+"""`headrace up`: the server."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from headrace.cli.common import ConfigOption, load_config, run
+
+EPILOG = """\b
+Examples:
+  headrace up
+  headrace up --config headrace.yaml --port 9000
+  curl http://127.0.0.1:8017/readyz
+
+\b
+Ctrl-C ends it after the running answers; a second Ctrl-C ends it at once.
+"""
+
+
+def up(
+    host: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Address to listen on.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Start the server: OpenAI's API, typed events, collections and documents."""
+    from headrace.cli.fetch import fetch_missing
+    from headrace.cli.server import serve
+
+    loaded = load_config(config)
+    changes = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+    defaults = loaded.defaults
+    fetch_missing(loaded, [defaults.embedder, defaults.generator, defaults.reranker])
+    server = loaded.server.model_copy(update=changes)
+    status = run(serve(loaded.model_copy(update={"server": server})))
+    if status:
+        raise typer.Exit(status)
