@@ -1,0 +1,1 @@
+"""Benchmarks: one module each, with `run(quick) -> Result`; `scripts/bench` runs them."""
