@@ -27,7 +27,7 @@ from headrace.ingest.outcomes import Report
 from headrace.retrieval.collections import Collections
 from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.serving.pool import Pool
-from headrace.types import ALL_ACCESS, Chunk, EmbedKind, Filter, Lane
+from headrace.types import ALL_ACCESS, BULK, USER, Call, Chunk, EmbedKind, Filter
 
 COLLECTION = "laws"
 GROUPS = 6
@@ -49,14 +49,14 @@ class Recording(Pool):
         texts: Sequence[str],
         kind: EmbedKind,
         *,
-        lane: Lane = Lane.INTERACTIVE,
+        call: Call = USER,
     ) -> Vectors:
         self.batches.append(list(texts))
         if not self._in_flight:
             self._since = time.perf_counter()
         self._in_flight += 1
         try:
-            return await super().embed(model, texts, kind, lane=lane)
+            return await super().embed(model, texts, kind, call=call)
         finally:
             self._in_flight -= 1
             if not self._in_flight:
@@ -132,7 +132,7 @@ async def embed_straight(models: Pool, embedder: str, batches: list[list[str]]) 
 
     async def send() -> None:
         for batch in waiting:
-            await models.embed(embedder, batch, "passage", lane=Lane.BULK)
+            await models.embed(embedder, batch, "passage", call=BULK)
 
     began = time.perf_counter()
     async with asyncio.TaskGroup() as group:

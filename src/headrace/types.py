@@ -27,6 +27,23 @@ class Lane(StrEnum):
     BULK = "bulk"
 
 
+class Call(msgspec.Struct, frozen=True):
+    """For whom a model works. `deadline` is a time of `time.monotonic()`, the same clock in all
+    processes of a machine; `cycle` names the run of the pipeline that asks, and `then` the models
+    that this run will need next, so that none of them is put out in between."""
+
+    lane: Lane = Lane.INTERACTIVE
+    deadline: float | None = None
+    cycle: str = ""
+    then: tuple[str, ...] = ()
+
+
+USER = Call()
+"""A person waits, without a deadline."""
+
+BULK = Call(Lane.BULK)
+"""Work that yields to people."""
+
 EmbedKind: TypeAlias = Literal["query", "passage"]
 FinishReason: TypeAlias = Literal["stop", "length", "cancelled"]
 

@@ -16,7 +16,7 @@ from headrace.ingest.outcomes import Report
 from headrace.retrieval.collections import Collections
 from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.serving.local import LocalModels
-from headrace.types import EmbedKind, Lane
+from headrace.types import USER, Call, EmbedKind
 
 
 class CountingModels(LocalModels):
@@ -26,13 +26,13 @@ class CountingModels(LocalModels):
     texts: list[str]
 
     async def embed(
-        self, model: str, texts: object, kind: EmbedKind, *, lane: Lane = Lane.INTERACTIVE
+        self, model: str, texts: object, kind: EmbedKind, *, call: Call = USER
     ) -> Vectors:
         assert isinstance(texts, list | tuple)
         self.texts.extend(texts)
         if any(self.poison in text for text in texts):
             raise ModelFailed("the engine choked")
-        return await super().embed(model, texts, kind, lane=lane)
+        return await super().embed(model, texts, kind, call=call)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from headrace.engines.base import Vectors
 from headrace.errors import ModelFailed, Overloaded
 from headrace.ingest.embedding import IN_FLIGHT, Embedding
 from headrace.retrieval.base import chunk_key
-from headrace.types import EmbedKind, Lane
+from headrace.types import BULK, USER, Call, EmbedKind
 
 
 @pytest.fixture
@@ -69,11 +69,9 @@ async def test_batches_are_bounded_alike_and_few_at_a_time(
     batches: list[list[int]] = []
     now = most = 0
 
-    async def embed(
-        model: str, texts: list[str], kind: EmbedKind, *, lane: Lane = Lane.INTERACTIVE
-    ) -> Vectors:
+    async def embed(model: str, texts: list[str], kind: EmbedKind, *, call: Call = USER) -> Vectors:
         nonlocal now, most
-        assert lane is Lane.BULK
+        assert call is BULK
         now += 1
         most = max(most, now)
         batches.append([len(text) for text in texts])
@@ -96,9 +94,7 @@ async def test_batches_are_bounded_alike_and_few_at_a_time(
 async def test_a_full_queue_is_waited_for(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     refusals = iter([True, True, False])
 
-    async def embed(
-        model: str, texts: list[str], kind: EmbedKind, *, lane: Lane = Lane.INTERACTIVE
-    ) -> Vectors:
+    async def embed(model: str, texts: list[str], kind: EmbedKind, *, call: Call = USER) -> Vectors:
         if next(refusals):
             raise Overloaded("full", retry_after=0.001)
         return await type(here.models).embed(here.models, model, texts, kind)

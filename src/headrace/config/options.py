@@ -20,6 +20,17 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Label = Annotated[str, Field(pattern=r"^[\w][\w.:-]{0,63}$")]
 
 
+Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d{1,2})?)$")]
+Cores = Annotated[str, Field(pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$")]
+Size = Annotated[str, Field(pattern=r"^[1-9]\d*(\.\d+)?(KiB|MiB|GiB|TiB)$")]
+
+
+def size_bytes(size: str) -> int:
+    """Bytes of a `Size`."""
+    number, unit = float(size[:-3]), size[-3:]
+    return int(number * 1024 ** (1 + ("KiB", "MiB", "GiB", "TiB").index(unit)))
+
+
 class Options(BaseModel):
     """Base of all sections: unknown options are refused, values are not coerced silently."""
 
@@ -41,8 +52,37 @@ class ApiKey(Options):
     )
 
 
+class SessionOptions(Options):
+    """Retrieval sessions of agents."""
+
+    ttl_seconds: float = Field(
+        300.0, gt=0, le=86400, description="Life of a session that names none and is not renewed."
+    )
+    max_ttl_seconds: float = Field(3600.0, gt=0, le=86400, description="Longest life to ask for.")
+    per_owner: int = Field(16, ge=1, description="Sessions that one owner may hold.")
+    total: int = Field(256, ge=1, description="Sessions in all; beyond them 429.")
+
+
+class DeviceOptions(Options):
+    """One device's memory."""
+
+    limit: Size | None = Field(
+        None,
+        description="Memory that Headrace may take there, such as `6GiB`; empty: all that is "
+        "free for `cuda:N`, no limit for `host`.",
+    )
+
+
 class ServerOptions(Options):
     """The HTTP server."""
+
+    processes: int = Field(
+        1, ge=1, le=64, description="Server processes that share the port; they share the models."
+    )
+    max_deadline_ms: int = Field(
+        600_000, ge=1, description="Longest `deadline_ms` of a request, and its bound without one."
+    )
+    sessions: SessionOptions = Field(SessionOptions(), description="Retrieval sessions of agents.")
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8017, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -83,6 +123,49 @@ class ModelOptions(Options):
         pattern=r"^[0-9a-f]{64}$",
         description="Checksum that the weight file must have; without it, the registry's own is "
         "checked where the registry gives one.",
+    )
+    device: str = Field(
+        "flex",
+        pattern=r"^(flex|cpu|cuda(:\d{1,2})?)$",
+        description="Where it runs: `cpu`, `cuda:0`, or `flex`: wherever the scheduler of device "
+        "memory finds best.",
+    )
+    replicas: int = Field(
+        1, ge=1, le=64, description="Workers that hold a copy of this model each."
+    )
+    devices: tuple[Device, ...] = Field(
+        (), description="Devices of the replicas in turn; empty: all follow `device`."
+    )
+    cores: tuple[Cores, ...] = Field(
+        (), description="CPU cores of the replicas in turn, such as `0-3,8`; empty: any."
+    )
+    python: Path | None = Field(
+        None,
+        description="Python interpreter of its workers, with Headrace installed beside what the "
+        "engine needs; empty: this one.",
+    )
+    size_hint: Size | None = Field(
+        None, description="Memory it takes, such as `600MiB`, until it has been measured."
+    )
+    give_back: Literal["after_use", "when_needed", "never"] = Field(
+        "when_needed",
+        description="When an idle model leaves its device: at once, when another model needs the "
+        "room, or not at all.",
+    )
+    standby: bool = Field(
+        False,
+        description="Load it at start, and again whenever there is room, without waiting "
+        "for a request.",
+    )
+    pin: bool = Field(False, description="Once loaded it stays, whoever needs the room.")
+    min_batch_for_gpu: int | None = Field(
+        None,
+        ge=1,
+        description="Texts that must wait before a `flex` encoder is moved to a GPU; empty: "
+        "learned from measured throughput and move time.",
+    )
+    batch_tokens: int = Field(
+        4096, ge=64, le=1 << 20, description="Encoder: tokens of one batch, padding included."
     )
     threads: int = Field(
         0, ge=0, le=1024, description="CPU threads of the engine; 0 takes the machine's cores."
@@ -287,6 +370,11 @@ class Config(Options):
         description="Folder of fetched and converted models; can be deleted at any time.",
     )
     server: ServerOptions = Field(ServerOptions(), description="The HTTP server.")
+    devices: dict[Literal["host"] | Device, DeviceOptions] = Field(
+        default_factory=dict,
+        description="Memory by device: `host`, `cuda:0`, ... What is not named has no limit but "
+        "its own.",
+    )
     models: dict[Name, ModelOptions] = Field(
         default_factory=default_models,
         description="Models by name. The default models stay unless an entry replaces them.",

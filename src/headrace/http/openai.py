@@ -31,7 +31,7 @@ from headrace.http.responses import (
     ModelList,
 )
 from headrace.http.sse import EventStream, event
-from headrace.types import Lane, Role
+from headrace.types import BULK, USER, Role
 
 router = APIRouter(tags=["OpenAI"])
 
@@ -88,9 +88,9 @@ async def embeddings(request: Request, body: EmbeddingsRequest) -> Response:
                 f"dimensions: model {name!r} has {own}; shortening is not supported",
                 field="dimensions",
             )
-    lane = Lane.INTERACTIVE if len(body.input) <= BULK_TEXTS else Lane.BULK
+    call = USER if len(body.input) <= BULK_TEXTS else BULK
     vectors, counts = await asyncio.gather(
-        models.embed(name, body.input, body.input_type, lane=lane), models.count(name, body.input)
+        models.embed(name, body.input, body.input_type, call=call), models.count(name, body.input)
     )
     rows = np.asarray(vectors, dtype="<f4")
     data = [

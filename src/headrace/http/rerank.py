@@ -26,7 +26,7 @@ from headrace.http.responses import (
     RerankUsage,
     TeiScore,
 )
-from headrace.types import Lane, Role
+from headrace.types import BULK, USER, Role
 
 router = APIRouter(tags=["Rerank"])
 
@@ -43,8 +43,8 @@ async def rerank(request: Request, body: RerankRequest) -> Response:
     name = _reranker(context, body.model)
     texts = body.texts or body.documents or ()
     models = context.services.models
-    lane = Lane.INTERACTIVE if len(texts) <= BULK_TEXTS else Lane.BULK
-    scores = await models.score(name, body.query, texts, lane=lane)
+    call = USER if len(texts) <= BULK_TEXTS else BULK
+    scores = await models.score(name, body.query, texts, call=call)
     order = np.argsort(-scores, kind="stable")
     if body.texts is not None:
         found = [

@@ -21,7 +21,7 @@ from headrace.errors import BadRequest, ModelFailed, Overloaded
 from headrace.ingest.threads import in_thread
 from headrace.retrieval.base import Index
 from headrace.serving.models import Models
-from headrace.types import Lane
+from headrace.types import BULK
 
 Vector = npt.NDArray[np.float32]
 
@@ -207,6 +207,6 @@ class Embedding:
     async def _call(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         while True:
             try:
-                return await self._models.embed(self._model, texts, "passage", lane=Lane.BULK)
+                return await self._models.embed(self._model, texts, "passage", call=BULK)
             except Overloaded as error:  # bulk work can wait
                 await asyncio.sleep(error.retry_after)

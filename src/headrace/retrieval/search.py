@@ -21,7 +21,7 @@ from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.retrieval.fuse import distinct, fuse
 from headrace.retrieval.snapshot import CollectionSnapshot
 from headrace.serving.models import Models
-from headrace.types import Filter, Hit, Lane, SearchResult
+from headrace.types import USER, Call, Filter, Hit, SearchResult
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ async def search(
     where: Filter,
     k: int,
     reranker: str | None = None,
-    lane: Lane = Lane.INTERACTIVE,
+    call: Call = USER,
 ) -> SearchResult:
     """The best `k` hits for a query.
 
@@ -93,7 +93,7 @@ async def search(
     try:
         async with asyncio.TaskGroup() as group:
             embedding = group.create_task(
-                timer.wait("embed", models.embed(embedder, [query], "query", lane=lane))
+                timer.wait("embed", models.embed(embedder, [query], "query", call=call))
             )
             words = group.create_task(_in_thread(lexical))
     except ExceptionGroup as failed:  # callers know the errors, not that two things ran at once
@@ -109,15 +109,15 @@ async def search(
 
     hits = await _in_thread(rest)
     if reranker and hits:
-        hits = await timer.wait("rerank", _reranked(models, reranker, query, hits, lane))
+        hits = await timer.wait("rerank", _reranked(models, reranker, query, hits, call))
     return SearchResult(tuple(hits[:k]), snapshot.generation, timer.total())
 
 
 async def _reranked(
-    models: Models, reranker: str, query: str, hits: Sequence[Hit], lane: Lane
+    models: Models, reranker: str, query: str, hits: Sequence[Hit], call: Call
 ) -> list[Hit]:
     texts = [embedding_text(hit.path, hit.text) for hit in hits]
-    values = await models.score(reranker, query, texts, lane=lane)
+    values = await models.score(reranker, query, texts, call=call)
     scored = [
         msgspec.structs.replace(hit, score=value, scores={**hit.scores, "rerank": value})
         for hit, value in zip(hits, values.tolist(), strict=True)

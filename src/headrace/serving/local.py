@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from headrace.engines.base import Engine, ModelInfo, ModelSpec, Vectors
 from headrace.engines.registry import create
 from headrace.errors import UnknownModel
-from headrace.types import Delta, EmbedKind, GenerateParams, Lane, Message
+from headrace.types import USER, Call, Delta, EmbedKind, GenerateParams, Message
 
 
 class LocalModels:
@@ -45,7 +45,7 @@ class LocalModels:
         messages: Sequence[Message],
         params: GenerateParams,
         *,
-        lane: Lane = Lane.INTERACTIVE,
+        call: Call = USER,
     ) -> AsyncGenerator[Delta, None]:
         engine, _ = await self._engine(model)
         async for delta in engine.generate(messages, params):
@@ -57,7 +57,7 @@ class LocalModels:
         texts: Sequence[str],
         kind: EmbedKind,
         *,
-        lane: Lane = Lane.INTERACTIVE,
+        call: Call = USER,
     ) -> Vectors:
         engine, _ = await self._engine(model)
         return await asyncio.to_thread(engine.embed, texts, kind)
@@ -68,7 +68,7 @@ class LocalModels:
         query: str,
         texts: Sequence[str],
         *,
-        lane: Lane = Lane.INTERACTIVE,
+        call: Call = USER,
     ) -> Vectors:
         engine, _ = await self._engine(model)
         return await asyncio.to_thread(engine.score, query, texts)

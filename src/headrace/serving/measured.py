@@ -11,7 +11,7 @@ from headrace.engines.base import ModelInfo, Vectors
 from headrace.errors import HeadraceError
 from headrace.serving.models import Models
 from headrace.telemetry import Metrics
-from headrace.types import Delta, EmbedKind, GenerateParams, Lane, Message
+from headrace.types import USER, Call, Delta, EmbedKind, GenerateParams, Message
 
 
 class MeasuredModels:
@@ -55,10 +55,10 @@ class MeasuredModels:
         messages: Sequence[Message],
         params: GenerateParams,
         *,
-        lane: Lane = Lane.INTERACTIVE,
+        call: Call = USER,
     ) -> AsyncGenerator[Delta, None]:
         with self._call(model, "generate"):
-            generated = self._models.generate(model, messages, params, lane=lane)
+            generated = self._models.generate(model, messages, params, call=call)
             async with contextlib.aclosing(generated) as deltas:
                 async for delta in deltas:
                     if delta.usage is not None:
@@ -73,10 +73,10 @@ class MeasuredModels:
         texts: Sequence[str],
         kind: EmbedKind,
         *,
-        lane: Lane = Lane.INTERACTIVE,
+        call: Call = USER,
     ) -> Vectors:
         with self._call(model, "embed"):
-            return await self._models.embed(model, texts, kind, lane=lane)
+            return await self._models.embed(model, texts, kind, call=call)
 
     async def score(
         self,
@@ -84,10 +84,10 @@ class MeasuredModels:
         query: str,
         texts: Sequence[str],
         *,
-        lane: Lane = Lane.INTERACTIVE,
+        call: Call = USER,
     ) -> Vectors:
         with self._call(model, "score"):
-            return await self._models.score(model, query, texts, lane=lane)
+            return await self._models.score(model, query, texts, call=call)
 
     async def count(self, model: str, texts: Sequence[str]) -> list[int]:
         return await self._models.count(model, texts)

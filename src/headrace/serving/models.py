@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from headrace.engines.base import ModelInfo, Vectors
-from headrace.types import Delta, EmbedKind, GenerateParams, Lane, Message
+from headrace.types import USER, Call, Delta, EmbedKind, GenerateParams, Message
 
 
 class Models(Protocol):
@@ -24,7 +24,7 @@ class Models(Protocol):
         messages: Sequence[Message],
         params: GenerateParams,
         *,
-        lane: Lane = Lane.INTERACTIVE,
+        call: Call = USER,
     ) -> AsyncGenerator[Delta, None]: ...
 
     async def embed(
@@ -33,7 +33,7 @@ class Models(Protocol):
         texts: Sequence[str],
         kind: EmbedKind,
         *,
-        lane: Lane = Lane.INTERACTIVE,
+        call: Call = USER,
     ) -> Vectors: ...
 
     async def score(
@@ -42,7 +42,7 @@ class Models(Protocol):
         query: str,
         texts: Sequence[str],
         *,
-        lane: Lane = Lane.INTERACTIVE,
+        call: Call = USER,
     ) -> Vectors: ...
 
     async def count(self, model: str, texts: Sequence[str]) -> list[int]: ...

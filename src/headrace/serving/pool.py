@@ -17,7 +17,7 @@ from headrace.engines.base import ModelInfo, ModelSpec, Vectors
 from headrace.errors import Overloaded, UnknownModel
 from headrace.serving import wire
 from headrace.serving.client import WorkerClient
-from headrace.types import Delta, EmbedKind, GenerateParams, Lane, Message
+from headrace.types import USER, Call, Delta, EmbedKind, GenerateParams, Message
 
 STEP_TEXTS = 32
 """Texts per message to a worker: a query waits for one such step of a bulk job at most."""
@@ -89,7 +89,7 @@ class Pool:
         messages: Sequence[Message],
         params: GenerateParams,
         *,
-        lane: Lane = Lane.INTERACTIVE,
+        call: Call = USER,
     ) -> AsyncGenerator[Delta, None]:
         async with self._admit(model) as worker:
             request = wire.Generate(worker.next_id(), tuple(messages), params)
@@ -103,13 +103,13 @@ class Pool:
         texts: Sequence[str],
         kind: EmbedKind,
         *,
-        lane: Lane = Lane.INTERACTIVE,
+        call: Call = USER,
     ) -> Vectors:
         async with self._admit(model) as worker:
             if not texts:
                 return np.zeros((0, worker.info.dimensions), np.float32)
             parts = [
-                await worker.array(wire.Embed(worker.next_id(), step, kind, lane))
+                await worker.array(wire.Embed(worker.next_id(), step, kind, call.lane))
                 for step in _steps(texts)
             ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -120,11 +120,11 @@ class Pool:
         query: str,
         texts: Sequence[str],
         *,
-        lane: Lane = Lane.INTERACTIVE,
+        call: Call = USER,
     ) -> Vectors:
         async with self._admit(model) as worker:
             parts = [
-                await worker.array(wire.Score(worker.next_id(), query, step, lane))
+                await worker.array(wire.Score(worker.next_id(), query, step, call.lane))
                 for step in _steps(texts)
             ]
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
