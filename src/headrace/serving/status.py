@@ -1,4 +1,4 @@
-"""What the pool tells of itself: for `/readyz`, `/metrics`, `GET /admin/models`, `/admin/decisions`."""
+"""What the pool tells of itself, to operators and metrics."""
 
 from __future__ import annotations
 
