@@ -9,7 +9,8 @@
     ├── NotFound                404
     │   ├── UnknownModel        404  lists the known names
     │   ├── UnknownCollection   404  lists the known names
-    │   └── UnknownItem         404  a document or job that is not there
+    │   ├── UnknownItem         404  a document or job that is not there
+    │   └── UnknownSession      404  not open (any more), or somebody else's
     ├── TooSlow                 408  the request's body does not arrive
     ├── Busy                    409  another process writes to the same collection (its PID)
     ├── TooLarge                413  above a configured size
@@ -19,6 +20,7 @@
     ├── SourceError             502  weights could not be fetched or do not match their checksum
     ├── UpstreamError           502  a remote model answered with an error
     ├── ModelFailed             503  a worker crashed, or its engine failed on this request
+    ├── ShuttingDown            503  the server ends, and takes or finishes nothing more
     ├── DeadlineExceeded        504  the request's time is over
     ├── ReadError               422  a file cannot be read; never stops the other files
     └── StorageError            507  disk full, folder read-only, index damaged
@@ -95,6 +97,10 @@ class UnknownItem(NotFound):
     code = "item_not_found"
 
 
+class UnknownSession(NotFound):
+    code = "session_not_found"
+
+
 class TooSlow(HeadraceError):
     status = 408
     code = "too_slow"
@@ -152,6 +158,11 @@ class UpstreamError(HeadraceError):
 class ModelFailed(HeadraceError):
     status = 503
     code = "model_failed"
+
+
+class ShuttingDown(HeadraceError):
+    status = 503
+    code = "shutting_down"
 
 
 class DeadlineExceeded(HeadraceError):

@@ -96,7 +96,22 @@ class ServerOptions(Options):
         64, ge=1, le=4096, description="Largest request body, uploads included, in MiB."
     )
     max_pending: int = Field(
-        256, ge=1, description="Requests in progress beyond which new ones get 429 at once."
+        256,
+        ge=1,
+        description="Requests in progress beyond which new ones get 429 at once, over all server "
+        "processes; those with `X-Lane: bulk` may be three quarters of them.",
+    )
+    max_connections: int = Field(
+        2048, ge=1, description="Open connections of one server process; more get 503 and are closed."
+    )
+    keepalive_seconds: float = Field(
+        60.0, gt=0, le=3600, description="How long a connection may be idle between two requests."
+    )
+    stall_seconds: float = Field(
+        60.0,
+        gt=0,
+        le=3600,
+        description="How long a client may take nothing of its answer before it is cut off.",
     )
     heartbeat_seconds: float = Field(
         15.0, gt=0, le=300, description="Silence after which a stream sends a heartbeat."
