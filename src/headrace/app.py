@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from headrace.config.load import config_version
 from headrace.config.options import Config
@@ -12,8 +13,11 @@ from headrace.errors import StorageError
 from headrace.ingest.jobs import Jobs
 from headrace.pipeline.services import Services
 from headrace.retrieval.collections import Collections
+from headrace.serving.control import Control, LocalControl
 from headrace.serving.measured import MeasuredModels
+from headrace.serving.models import Models
 from headrace.serving.pool import Pool
+from headrace.serving.survey import Surveyor
 from headrace.telemetry import Metrics
 
 
@@ -32,11 +36,39 @@ def model_specs(config: Config) -> dict[str, ModelSpec]:
     }
 
 
+@dataclass(frozen=True)
+class Host:
+    """What an application has of the host of the models, be that another process or this one."""
+
+    models: Models
+    control: Control
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class LocalHost(Host):
+    """The host itself."""
+
+    control: LocalControl
+    surveyor: Surveyor
+
+
 @contextlib.asynccontextmanager
-async def application(config: Config) -> AsyncIterator[Services]:
-    """A running Headrace without its door: the models' workers, the collections, the jobs.
-    Leaving it ends every job and every worker. Raises `StorageError` if the data folder cannot
-    be made."""
+async def model_host(config: Config) -> AsyncIterator[LocalHost]:
+    """The models' workers, and who answers for them. Leaving it ends every worker."""
+    metrics = Metrics()
+    async with Pool(model_specs(config)) as pool:
+        control = LocalControl()
+        surveyor = Surveyor(metrics, pool.states, pool.devices)
+        surveyor.register(control)
+        yield LocalHost(pool, control, metrics, surveyor)
+
+
+@contextlib.asynccontextmanager
+async def application(config: Config, host: Host | None = None) -> AsyncIterator[Services]:
+    """A running Headrace without its door: the collections, the jobs, and the models of `host`,
+    by default those of a host of its own. Leaving it ends every job, and that host. Raises
+    `StorageError` if the data folder cannot be made."""
     folder = config.data_dir / "collections"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -45,16 +77,18 @@ async def application(config: Config) -> AsyncIterator[Services]:
             f"the data folder {config.data_dir} cannot be used: {error.strerror}; set `data_dir` "
             "in the configuration or HEADRACE_DATA_DIR to a folder that you may write to"
         ) from error
-    metrics = Metrics()
-    with contextlib.closing(Collections(folder)) as collections:
-        async with Pool(model_specs(config)) as pool:
-            models = MeasuredModels(pool, metrics)
-            async with Jobs(config, collections, models) as jobs:
-                yield Services(
-                    config=config,
-                    config_version=config_version(config),
-                    models=models,
-                    collections=collections,
-                    jobs=jobs,
-                    metrics=metrics,
-                )
+    async with contextlib.AsyncExitStack() as stack:
+        collections = stack.enter_context(contextlib.closing(Collections(folder)))
+        if host is None:
+            host = await stack.enter_async_context(model_host(config))
+        models = MeasuredModels(host.models, host.metrics)
+        jobs = await stack.enter_async_context(Jobs(config, collections, models))
+        yield Services(
+            config=config,
+            config_version=config_version(config),
+            models=models,
+            collections=collections,
+            jobs=jobs,
+            metrics=host.metrics,
+            control=host.control,
+        )

@@ -3,13 +3,18 @@
 Metrics live in an object with a registry of its own, so that two applications in one process (tests
 do this) never share a counter. Label values come from the configuration and the route table, never
 from what callers send.
+
+Several processes of one server count for themselves; whoever is asked for the metrics gets the sum,
+made of `Family` values that travel between processes.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 import msgspec
 from prometheus_client import (
@@ -20,6 +25,8 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -104,9 +111,125 @@ class Metrics:
     def _seconds(self, name: str, help_text: str, *labels: str) -> Histogram:
         return Histogram(name, help_text, labels, buckets=_SECONDS, registry=self.registry)
 
-    def render(self) -> bytes:
-        """The metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+    def families(self) -> Families:
+        """Every metric as it is now."""
+        return tuple(
+            Family(
+                metric.name,
+                metric.documentation,
+                metric.type,
+                tuple(Sample(s.name, s.labels, s.value) for s in metric.samples),
+            )
+            for metric in self.registry.collect()
+        )
+
+
+class Sample(msgspec.Struct, frozen=True, array_like=True):
+    """One line of the text format. `name` is the family's with its suffix (`_total`, `_bucket`)."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+class Family(msgspec.Struct, frozen=True, array_like=True):
+    """A metric with all its label values. `type` is Prometheus' word: counter, gauge, histogram."""
+
+    name: str
+    help: str
+    type: str
+    samples: tuple[Sample, ...]
+
+
+Families: TypeAlias = tuple[Family, ...]
+
+_ADDABLE = ("counter", "histogram")
+
+
+def merge(processes: Iterable[Families]) -> Families:
+    """The sum over processes, sample by sample; of the times at which a series was created, the
+    first. Gauges are summed too: ours say how much there is now."""
+    found: dict[str, tuple[Family, dict[_Series, Sample]]] = {}
+    for families in processes:
+        for family in families:
+            _, into = found.setdefault(family.name, (family, {}))
+            for sample in family.samples:
+                series = (sample.name, tuple(sorted(sample.labels.items())))
+                known = into.get(series)
+                into[series] = sample if known is None else _together(known, sample)
+    return tuple(
+        msgspec.structs.replace(family, samples=tuple(samples.values()))
+        for family, samples in found.values()
+    )
+
+
+_Series: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
+
+
+def _together(one: Sample, other: Sample) -> Sample:
+    first = one.name.endswith("_created")
+    value = min(one.value, other.value) if first else one.value + other.value
+    return msgspec.structs.replace(one, value=value)
+
+
+def of_process(families: Families, process: str) -> Families:
+    """What an operating system counts by process (`process_...`) gets the label `process`, so that
+    it is not summed: one that grows without bound must stand out."""
+    return tuple(
+        msgspec.structs.replace(
+            family,
+            samples=tuple(
+                msgspec.structs.replace(sample, labels={**sample.labels, "process": process})
+                for sample in family.samples
+            ),
+        )
+        if family.name.startswith("process_")
+        else family
+        for family in families
+    )
+
+
+def lasting(families: Families) -> Families:
+    """What still counts when its process is gone: counters and histograms of ours. Without it the
+    sum would fall, which Prometheus takes for a restart and counts a second time."""
+    return tuple(
+        family
+        for family in families
+        if family.type in _ADDABLE and not family.name.startswith("process_")
+    )
+
+
+def render(families: Families) -> bytes:
+    """Prometheus' text format."""
+    return generate_latest(_Collected(families))
+
+
+class _Collected(Collector):
+    def __init__(self, families: Families) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._families:
+            metric = Metric(family.name, family.help, family.type)
+            for sample in family.samples:
+                metric.add_sample(sample.name, sample.labels, sample.value)
+            yield metric
+
+
+Values: TypeAlias = Iterable[tuple[Mapping[str, str], float]]
+"""A value for each combination of labels."""
+
+
+def gauge(name: str, help_text: str, values: Values) -> Family:
+    """A gauge whose values are known elsewhere."""
+    samples = tuple(Sample(name, dict(labels), value) for labels, value in values)
+    return Family(name, help_text, "gauge", samples)
+
+
+def counter(name: str, help_text: str, values: Values) -> Family:
+    """A counter whose values are known elsewhere."""
+    samples = tuple(Sample(f"{name}_total", dict(labels), value) for labels, value in values)
+    return Family(name, help_text, "counter", samples)
 
 
 class JsonLines(logging.Formatter):

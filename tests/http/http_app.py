@@ -19,9 +19,11 @@ from headrace.http.app import create_app
 from headrace.ingest.jobs import Jobs
 from headrace.pipeline.services import Services
 from headrace.retrieval.collections import Collections
+from headrace.serving.control import LocalControl
 from headrace.serving.local import LocalModels
 from headrace.serving.measured import MeasuredModels
 from headrace.serving.models import Models
+from headrace.serving.survey import Surveyor
 from headrace.telemetry import Metrics
 
 MARKETS = """# Market rules
@@ -59,7 +61,9 @@ async def running(
         async with Jobs(config, collections, models) as jobs:
             metrics = Metrics()
             measured = MeasuredModels(wrap(models), metrics)
-            yield Services(config, "test-1", measured, collections, jobs, metrics)
+            control = LocalControl()
+            Surveyor(metrics, list, list).register(control)
+            yield Services(config, "test-1", measured, collections, jobs, metrics, control)
         await models.close()
 
 

@@ -11,9 +11,14 @@ import pytest
 from http_app import connect
 
 from headrace.config.options import DefaultModels, ServerOptions
+from headrace.errors import ModelFailed
 from headrace.http.app import create_app
 from headrace.pipeline.services import Services
-from headrace.serving.warmup import Warmup
+from headrace.serving.arbiter_types import Place
+from headrace.serving.control import LocalControl
+from headrace.serving.status import ModelStatus
+from headrace.serving.survey import Surveyor
+from headrace.types import Role
 
 
 def configured(services: Services, **server: object) -> Services:
@@ -41,16 +46,38 @@ async def test_not_ready_says_why(services: Services, tmp_path: Path) -> None:
         assert (await client.get("/healthz")).status_code == 200
 
 
-async def test_a_model_that_did_not_load_is_told(services: Services) -> None:
-    warmup = Warmup(services.models, [])
-    warmup.failures["talk"] = "out of memory"
-    transport = httpx.ASGITransport(create_app(services, warmup=warmup))
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+async def test_models_that_cannot_serve_are_told_with_the_reason(services: Services) -> None:
+    def status(name: str, problem: str) -> ModelStatus:
+        place, role = Place.GONE, Role.EMBEDDER
+        return ModelStatus(name, role, "echo", place, "", {}, 0, 0, 0.0, (), 0, problem)
+
+    states = [status("fine", ""), status("tired", "failed 5 times, next try in 30 s")]
+    surveyor, control = Surveyor(services.metrics, lambda: states, list), LocalControl()
+    surveyor.failures = {"talk": "out of memory"}
+    surveyor.register(control)
+    async with connect(replace(services, control=control)) as client:
         response = await client.get("/readyz")
         assert response.status_code == 503
-        assert response.json()["problems"] == ["model 'talk' could not be loaded: out of memory"]
-        warmup.failures.clear()
+        assert response.json()["problems"] == [
+            "model 'talk' cannot serve: out of memory",
+            "model 'tired' cannot serve: failed 5 times, next try in 30 s",
+        ]
+        text = (await client.get("/metrics")).text
+        assert 'headrace_model_unavailable{model="tired"} 1.0' in text
+        assert 'headrace_model_unavailable{model="fine"} 0.0' in text
+        surveyor.failures, states[1:] = {}, []
         assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_not_ready_when_the_host_is_gone(services: Services) -> None:
+    class Gone:
+        async def ask(self, *_: object) -> object:
+            raise ModelFailed("the host is gone")
+
+    async with connect(replace(services, control=Gone())) as client:  # type: ignore[arg-type]
+        response = await client.get("/readyz")
+        assert response.status_code == 503
+        assert response.json()["problems"] == ["the host is gone"]
 
 
 async def test_metrics_count_requests_tokens_and_stages(client: httpx.AsyncClient) -> None:

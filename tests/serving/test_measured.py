@@ -9,7 +9,7 @@ from headrace.config.options import Config
 from headrace.errors import PromptTooLong, UnknownModel
 from headrace.serving.local import LocalModels
 from headrace.serving.measured import MeasuredModels
-from headrace.telemetry import Metrics
+from headrace.telemetry import Metrics, render
 from headrace.types import GenerateParams, Message
 
 
@@ -57,4 +57,4 @@ async def test_outcomes_are_told_apart(models: MeasuredModels, metrics: Metrics)
 async def test_unknown_names_do_not_become_labels(models: MeasuredModels, metrics: Metrics) -> None:
     with pytest.raises(UnknownModel):
         await models.score("invented", "q", ["t"])
-    assert b"invented" not in metrics.render()
+    assert b"invented" not in render(metrics.families())

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from headrace.app import application
+from headrace.app import LocalHost, application, model_host
 from headrace.cli import terminal
 from headrace.config.options import Config, ServerOptions
 from headrace.errors import ConfigError
@@ -27,13 +27,11 @@ async def serve(config: Config) -> int:
     """Serve until a signal says stop; the exit status is 130 after Ctrl-C, 0 after SIGTERM."""
     configure_logging()
     with listen(config.server) as listener:
-        async with application(config) as services:
-            defaults = config.defaults
-            names = (defaults.embedder, defaults.generator, defaults.reranker)
-            warmup = Warmup(services.models, [name for name in names if name is not None])
+        async with model_host(config) as host, application(config, host) as services:
+            warmup = warmup_of(config, host)
             server = Server(
                 uvicorn.Config(
-                    create_app(services, warmup=warmup),
+                    create_app(services),
                     http=Protocol,
                     log_config=None,
                     access_log=False,
@@ -44,6 +42,15 @@ async def serve(config: Config) -> int:
                 announce(config.server, listener)
                 await server.serve(sockets=[listener])
     return 130 if server.interrupted else 0
+
+
+def warmup_of(config: Config, host: LocalHost) -> Warmup:
+    """Loads the default models; what cannot be loaded makes the server not ready."""
+    defaults = config.defaults
+    names = (defaults.embedder, defaults.generator, defaults.reranker)
+    warmup = Warmup(host.models, [name for name in names if name is not None])
+    host.surveyor.failures = warmup.failures
+    return warmup
 
 
 class Server(uvicorn.Server):

@@ -19,7 +19,6 @@ from headrace.http.gate import Gate
 from headrace.http.lifetime import Lifetime
 from headrace.http.observe import Observe
 from headrace.pipeline.services import Services
-from headrace.serving.warmup import Warmup
 from headrace.types import Event
 
 MIB = 1024 * 1024
@@ -30,15 +29,10 @@ Any OpenAI client works: its base URL is this server's address with `/v1`, and t
 `headrace/COLLECTION` answers from that collection. Errors have OpenAI's shape everywhere."""
 
 
-def create_app(
-    services: Services,
-    environment: Mapping[str, str] | None = None,
-    warmup: Warmup | None = None,
-) -> FastAPI:
+def create_app(services: Services, environment: Mapping[str, str] | None = None) -> FastAPI:
     """The ASGI application over running services; whoever made the services ends them.
 
     `environment` holds the API keys named in the configuration (by default the process's own).
-    What `warmup` could not load makes the server not ready.
     Raises `ConfigError` if one of them is missing.
     """
     metrics = services.metrics
@@ -62,7 +56,7 @@ def create_app(
             Middleware(Lifetime, max_body=server.max_body_mib * MIB),
         ],
     )
-    app.state.context = Context(services, warmup)
+    app.state.context = Context(services)
     for part in (openai, rerank, rag, collections, jobs, health):
         app.include_router(part.router)
     failures.install(app)

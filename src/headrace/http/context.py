@@ -15,7 +15,6 @@ from headrace.errors import BadRequest, UnknownCollection, UnknownModel
 from headrace.http.auth import Caller
 from headrace.pipeline.services import Services
 from headrace.retrieval.embedded import EmbeddedIndex
-from headrace.serving.warmup import Warmup
 from headrace.telemetry import Metrics
 from headrace.types import Role
 
@@ -28,7 +27,6 @@ class Context:
     """Made once per application, reached as `request.app.state.context`."""
 
     services: Services
-    warmup: Warmup | None = None
 
     @property
     def metrics(self) -> Metrics:

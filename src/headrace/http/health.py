@@ -10,9 +10,15 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from headrace import __version__
-from headrace.http.context import Context, context_of, json_response
+from headrace.errors import HeadraceError
+from headrace.http.context import context_of, json_response
 from headrace.http.describe import described
 from headrace.http.responses import Health, Readiness
+from headrace.pipeline.services import Services
+from headrace.serving.survey import METRICS, MODELS, Nothing
+from headrace.telemetry import Metrics, render
+
+HOST_SECONDS = 5.0
 
 router = APIRouter(tags=["Operation"])
 
@@ -25,27 +31,35 @@ async def healthz() -> Response:
 
 @router.get("/readyz", summary="Can it answer?", responses=described(Readiness, 503))
 async def readyz(request: Request) -> Response:
-    """503 with the `problems` where the data folder cannot be written, or a default model is not
-    known or could not be loaded. One that is still being loaded is no problem: questions wait."""
-    problems = await asyncio.to_thread(_problems, context_of(request))
-    return json_response(Readiness(not problems, problems), 503 if problems else 200)
+    """503 with the `problems` where the data folder cannot be written, a default model is not
+    known, or a model cannot serve: it could not be loaded, or failed too often. One that is still
+    being loaded is no problem: questions wait."""
+    services = context_of(request).services
+    problems = [*await asyncio.to_thread(_of_folder, services), *await _of_models(services)]
+    return json_response(Readiness(not problems, tuple(problems)), 503 if problems else 200)
 
 
-def _problems(context: Context) -> tuple[str, ...]:
-    services = context.services
-    found = []
+def _of_folder(services: Services) -> list[str]:
     unwritable = _unwritable(services.config.data_dir)
-    if unwritable:
-        found.append(f"data folder: {unwritable}")
-    known = set(services.models.names())
-    defaults = services.config.defaults
-    for role in ("generator", "embedder", "reranker"):
-        name = getattr(defaults, role)
-        if name is not None and name not in known:
-            found.append(f"default {role}: model {name!r} is not served")
-    failures = {} if context.warmup is None else context.warmup.failures
-    found += [f"model {name!r} could not be loaded: {why}" for name, why in failures.items()]
-    return tuple(found)
+    return [f"data folder: {unwritable}"] if unwritable else []
+
+
+async def _of_models(services: Services) -> list[str]:
+    known, defaults = set(services.models.names()), services.config.defaults
+    found = [
+        f"default {role}: model {name!r} is not served"
+        for role in ("generator", "embedder", "reranker")
+        if (name := getattr(defaults, role)) is not None and name not in known
+    ]
+    try:
+        async with asyncio.timeout(HOST_SECONDS):
+            survey = await services.control.ask(MODELS, Nothing())
+    except TimeoutError:
+        return [*found, f"the host of the models said nothing for {HOST_SECONDS:.0f} s"]
+    except HeadraceError as error:
+        return [*found, error.message]
+    problems = sorted(survey.problems().items())
+    return [*found, *(f"model {name!r} cannot serve: {why}" for name, why in problems)]
 
 
 def _unwritable(folder: Path) -> str:
@@ -64,6 +78,7 @@ def _unwritable(folder: Path) -> str:
     responses={200: {"description": "Success", "content": {"text/plain": {}}}},
 )
 async def metrics(request: Request) -> Response:
-    """Requests, stages, tokens, calls per model, what is in progress."""
-    found = context_of(request).metrics
-    return Response(found.render(), media_type=found.content_type)
+    """Requests, stages, tokens, calls per model, what is in progress, where the models are: the
+    sum over all processes of this server."""
+    scraped = await context_of(request).services.control.ask(METRICS, Nothing())
+    return Response(render(scraped.families), media_type=Metrics.content_type)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from headrace.config.options import Config
 from headrace.ingest.jobs import Jobs
 from headrace.retrieval.collections import Collections
+from headrace.serving.control import Control
 from headrace.serving.models import Models
 from headrace.telemetry import Metrics
 
@@ -14,7 +15,8 @@ from headrace.telemetry import Metrics
 @dataclass(frozen=True)
 class Services:
     """The parts of a running Headrace. `config_version` identifies the configuration in every
-    answer; `metrics` counts what passes through `models` and what `http` serves."""
+    answer; `metrics` counts what passes through `models` and what `http` serves; `control` asks the
+    host, which may be another process, what only the host knows."""
 
     config: Config
     config_version: str
@@ -22,3 +24,4 @@ class Services:
     collections: Collections
     jobs: Jobs
     metrics: Metrics
+    control: Control

@@ -16,7 +16,9 @@ import numpy as np
 from headrace.engines.base import ModelInfo, ModelSpec, Vectors
 from headrace.errors import Overloaded, UnknownModel
 from headrace.serving import wire
+from headrace.serving.arbiter_types import Place
 from headrace.serving.client import WorkerClient
+from headrace.serving.status import DeviceStatus, ModelStatus
 from headrace.types import USER, Call, Delta, EmbedKind, GenerateParams, Message
 
 STEP_TEXTS = 32
@@ -55,6 +57,28 @@ class Pool:
     def processes(self) -> Mapping[str, int]:
         """PIDs of the live workers, by model."""
         return {name: worker.pid for name, worker in self._workers.items() if worker.alive}
+
+    def states(self) -> list[ModelStatus]:
+        live = self.processes()
+        return [
+            ModelStatus(
+                name=name,
+                role=spec.role,
+                engine=spec.engine,
+                place=Place.SERVING if name in live else Place.GONE,
+                seat="cpu" if name in live else "",
+                held={},
+                active=self._pending[name],
+                waiting=0,
+                waiting_seconds=0.0,
+                workers=(live[name],) if name in live else (),
+                restarts=0,
+            )
+            for name, spec in sorted(self._specs.items())
+        ]
+
+    def devices(self) -> list[DeviceStatus]:
+        return []
 
     async def _worker(self, model: str) -> WorkerClient:
         async with self._starting[model]:
