@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 from headrace.config.load import config_version
 from headrace.config.options import Config
@@ -13,12 +12,8 @@ from headrace.errors import StorageError
 from headrace.ingest.jobs import Jobs
 from headrace.pipeline.services import Services
 from headrace.retrieval.collections import Collections
-from headrace.serving.control import Control, LocalControl
+from headrace.serving.hosting import Host, model_host
 from headrace.serving.measured import MeasuredModels
-from headrace.serving.models import Models
-from headrace.serving.pool import Pool
-from headrace.serving.survey import Surveyor
-from headrace.telemetry import Metrics
 
 
 def model_specs(config: Config) -> dict[str, ModelSpec]:
@@ -34,34 +29,6 @@ def model_specs(config: Config) -> dict[str, ModelSpec]:
         )
         for name, model in config.models.items()
     }
-
-
-@dataclass(frozen=True)
-class Host:
-    """What an application has of the host of the models, be that another process or this one."""
-
-    models: Models
-    control: Control
-    metrics: Metrics
-
-
-@dataclass(frozen=True)
-class LocalHost(Host):
-    """The host itself."""
-
-    control: LocalControl
-    surveyor: Surveyor
-
-
-@contextlib.asynccontextmanager
-async def model_host(config: Config) -> AsyncIterator[LocalHost]:
-    """The models' workers, and who answers for them. Leaving it ends every worker."""
-    metrics = Metrics()
-    async with Pool(model_specs(config)) as pool:
-        control = LocalControl()
-        surveyor = Surveyor(metrics, pool.states, pool.devices)
-        surveyor.register(control)
-        yield LocalHost(pool, control, metrics, surveyor)
 
 
 @contextlib.asynccontextmanager
