@@ -13,8 +13,7 @@ from starlette.middleware import Middleware
 from headrace import __version__
 from headrace.http import collections, describe, failures, health, jobs, openai, rag, rerank
 from headrace.http import responses as bodies
-from headrace.http.auth import Keyring, OriginGuard
-from headrace.http.context import Context
+from headrace.http.context import Live
 from headrace.http.gate import Gate
 from headrace.http.lifetime import Lifetime
 from headrace.http.observe import Observe
@@ -33,11 +32,11 @@ def create_app(services: Services, environment: Mapping[str, str] | None = None)
     """The ASGI application over running services; whoever made the services ends them.
 
     `environment` holds the API keys named in the configuration (by default the process's own).
+    `app.state.live.configure` puts another configuration in force.
     Raises `ConfigError` if one of them is missing.
     """
     metrics = services.metrics
-    server = services.config.server
-    keyring = Keyring(server, os.environ if environment is None else environment)
+    live = Live(services, os.environ if environment is None else environment)
     app = FastAPI(
         title="Headrace",
         version=__version__,
@@ -45,18 +44,12 @@ def create_app(services: Services, environment: Mapping[str, str] | None = None)
         redoc_url=None,
         redirect_slashes=False,
         middleware=[
-            Middleware(Observe, metrics=metrics),
-            Middleware(
-                Gate,
-                keyring=keyring,
-                origins=OriginGuard(server),
-                max_pending=server.max_pending,
-                metrics=metrics,
-            ),
-            Middleware(Lifetime, max_body=server.max_body_mib * MIB),
+            Middleware(Observe, live=live, metrics=metrics),
+            Middleware(Gate, metrics=metrics),
+            Middleware(Lifetime, max_body=live.server.max_body_mib * MIB),
         ],
     )
-    app.state.context = Context(services)
+    app.state.live = live
     for part in (openai, rerank, rag, collections, jobs, health):
         app.include_router(part.router)
     failures.install(app)

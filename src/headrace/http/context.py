@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import msgspec
 from fastapi import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
-from headrace.config.options import NAME_PATTERN
+from headrace.config.options import NAME_PATTERN, Config, ServerOptions
 from headrace.errors import BadRequest, UnknownCollection, UnknownModel
-from headrace.http.auth import Caller
+from headrace.http.auth import Caller, Keyring, OriginGuard
 from headrace.pipeline.services import Services
 from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.telemetry import Metrics
@@ -24,9 +26,12 @@ _NAME = re.compile(NAME_PATTERN)
 
 @dataclass(frozen=True)
 class Context:
-    """Made once per application, reached as `request.app.state.context`."""
+    """The application under one configuration. A request takes the one of its start and keeps it
+    to its end, so it never sees two configurations."""
 
     services: Services
+    keyring: Keyring
+    origins: OriginGuard
 
     @property
     def metrics(self) -> Metrics:
@@ -67,9 +72,43 @@ class Context:
             raise UnknownCollection(name, await self.collections())
 
 
-def context_of(request: Request) -> Context:
-    context: Context = request.app.state.context
+class Live:
+    """The context of requests that begin now. `environment` holds the texts of the API keys.
+    Raises `ConfigError` if one is missing."""
+
+    def __init__(self, services: Services, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self.context = self._context(services)
+
+    def _context(self, services: Services) -> Context:
+        server = services.config.server
+        return Context(services, Keyring(server, self._environment), OriginGuard(server))
+
+    @property
+    def server(self) -> ServerOptions:
+        return self.context.services.config.server
+
+    def configure(self, config: Config, version: str) -> None:
+        """From now on requests begin under `config`; those in progress end as they began. Raises
+        `ConfigError`, and then nothing has changed."""
+        services = replace(self.context.services, config=config, config_version=version)
+        self.context = self._context(services)
+        services.jobs.configure(config)
+
+
+def begin(scope: Scope, live: Live) -> Context:
+    """Fixes the context of the request in `scope`."""
+    context: Context = scope["headrace.context"] = live.context
     return context
+
+
+def context_in(scope: Scope) -> Context:
+    context: Context = scope["headrace.context"]
+    return context
+
+
+def context_of(request: Request) -> Context:
+    return context_in(request.scope)
 
 
 def caller_of(request: Request) -> Caller:

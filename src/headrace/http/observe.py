@@ -1,4 +1,5 @@
-"""What each request leaves behind: metrics, a log line, and its number in a response header."""
+"""What each request begins with and leaves behind: the configuration it runs under; metrics, a log
+line, and in its response's headers its number and the configuration's version."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import uuid
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from headrace.http.context import Live, begin
 from headrace.telemetry import Metrics
 
 log = logging.getLogger("headrace.http")
@@ -16,8 +18,9 @@ log = logging.getLogger("headrace.http")
 class Observe:
     """Outermost of our middleware. Logs the path without its query, and no header."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, live: Live, metrics: Metrics) -> None:
         self.app = app
+        self._live = live
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -27,13 +30,15 @@ class Observe:
         began = time.perf_counter()
         number = uuid.uuid4().hex
         scope["headrace.request_id"] = number
+        version = begin(scope, self._live).services.config_version
+        own = ((b"x-request-id", number.encode()), (b"x-headrace-config", version.encode()))
         status, first = 0, 0.0
 
         async def observed(message: Message) -> None:
             nonlocal status, first
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", number.encode())]
+                message["headers"] = [*message["headers"], *own]
             elif not first:
                 first = time.perf_counter()
             await send(message)

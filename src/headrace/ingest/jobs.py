@@ -74,6 +74,10 @@ class Jobs:
         finally:
             self._journal.close()
 
+    def configure(self, config: Config) -> None:
+        """Jobs that begin from now on go by `config`, the running one by what it began with."""
+        self._config = config
+
     # For the command line -----------------------------------------------------------------------
 
     async def run(
