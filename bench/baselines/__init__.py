@@ -1,0 +1,1 @@
+"""What others do, to measure against: programs of their own, which use nothing of Headrace."""
