@@ -41,7 +41,8 @@ class ModelSpec(msgspec.Struct, frozen=True):
 class ModelInfo(msgspec.Struct, frozen=True):
     """What is known of a loaded model. `fingerprint` changes when its vectors would: it is part
     of a collection's identity. `dimensions` is 0 and `context` is 0 where they do not apply;
-    `context` is the most tokens one request may have, prompt and answer together."""
+    `context` is the most tokens one request may have, prompt and answer together. `parallel` is
+    how many calls of the blocking verbs compute at once, `slots` how many streams; 0 is no bound."""
 
     name: str
     role: Role
@@ -49,6 +50,8 @@ class ModelInfo(msgspec.Struct, frozen=True):
     fingerprint: str = ""
     dimensions: int = 0
     context: int = 0
+    parallel: int = 1
+    slots: int = 0
 
 
 class Engine:

@@ -105,6 +105,7 @@ class LlamaCppEngine(Engine):
             fingerprint=fingerprint.of_files([path], *settings),
             dimensions=self._dimensions,
             context=self._window,
+            slots=params.n_parallel,
         )
 
     def unload(self) -> None:

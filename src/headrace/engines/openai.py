@@ -81,6 +81,7 @@ class OpenAIEngine(Engine):
             fingerprint=f"openai:{self._model}:{self._dimensions}:{self._window}:{prefixes}",
             dimensions=self._dimensions,
             context=int(options.get("context", 0)) if spec.role is Role.GENERATOR else self._window,
+            parallel=_PARALLEL,
         )
 
     def unload(self) -> None:
