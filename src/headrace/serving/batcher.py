@@ -1,0 +1,254 @@
+"""Texts of many requests computed together: one batcher per model and verb.
+
+A request is cut into texts; what waits is packed into batches (`headrace.serving.packing`) and
+sent to the replica with the fewest tokens in flight. There is no delay and no loop: texts are
+packed when they arrive and a replica has a place, or when a place becomes free. A replica has, in
+each lane, one place more than it computes at once, so it finds its next batch waiting when it has
+finished one. Each lane has its own places because the worker, which decides last, runs
+interactive batches before bulk ones (`headrace.serving.lanes`).
+
+A long request waits in portions of one batch, each at the end of its lane: many texts of one
+caller do not keep another one waiting for more than a batch.
+
+A batch that fails in the engine is split in halves, by request, until the one that the engine
+cannot compute stands alone. One whose worker died is not tried again: it may be what killed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeAlias
+
+from headrace.engines.base import Vectors
+from headrace.errors import DeadlineExceeded, HeadraceError, ModelFailed, Overloaded
+from headrace.serving.lengths import estimate
+from headrace.serving.packing import StepSize, pack
+from headrace.serving.replica import Replica
+from headrace.serving.requests import Request, Text
+from headrace.types import Call, Lane
+
+log = logging.getLogger(__name__)
+
+WINDOW = 256
+"""Waiting texts that are looked at for one batch; sorting them takes 50 microseconds."""
+
+MOST_FAILURES = 16
+"""Failures of one batch after which its remaining requests fail: two poisoned requests among 64
+are found in fewer; an engine that refuses everything is not asked a hundred times."""
+
+Verb: TypeAlias = Callable[[Replica, str, tuple[str, ...], Lane], Awaitable[Vectors]]
+"""Computes texts of one kind on a replica: an array whose first axis is the texts."""
+
+
+class Batcher:
+    """Belongs to one event loop. `replicas` is the group's own list, which changes as they come
+    and go; the group calls `wake` when one comes and `fail` when none is left."""
+
+    def __init__(
+        self, name: str, verb: Verb, replicas: Sequence[Replica], most_tokens: int
+    ) -> None:
+        self._name = name
+        self._verb = verb
+        self._replicas = replicas
+        self._waiting: dict[Lane, OrderedDict[Text, None]] = {lane: OrderedDict() for lane in Lane}
+        self._tokens = 0  # of all that has not been sent, what is not yet in a lane included
+        self._flying: dict[asyncio.Task[None], list[Text]] = {}
+        self._step = StepSize(most_tokens)
+        self._woken = False
+        self._done_tokens = self._done_seconds = 0.0
+
+    # Requests -----------------------------------------------------------------------------------
+
+    async def run(self, kind: str, texts: Sequence[str], call: Call, window: int = 0) -> Vectors:
+        """One row per text (at least one text). Texts are cut by the engine at `window` tokens
+        (0: not), so they count for no more here. Raises `DeadlineExceeded`, also if the time is
+        over while it computes; `ModelFailed`, with `unsent` if none of it had reached a worker;
+        or what the engine raises."""
+        lengths = [estimate(text) for text in texts]
+        if window:
+            lengths = [min(length, window) for length in lengths]
+        request = Request(kind, texts, lengths, call)
+        self._tokens += request.unsent_tokens
+        self._feed(request)
+        self.wake()
+        try:
+            async with asyncio.timeout_at(call.deadline):
+                return await request.result
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"the request's time was over before model {self._name!r} had computed it"
+            ) from error
+        finally:
+            self._forget(request)
+
+    def _feed(self, request: Request) -> None:
+        """Put the request's next portion at the end of its lane."""
+        lane = self._waiting[request.call.lane]
+        for text in request.portion(self._step.tokens):
+            lane[text] = None
+
+    def _forget(self, request: Request) -> None:
+        """What of a request has not been computed is not needed any more."""
+        self._tokens -= request.unsent_tokens
+        request.unsent_tokens = 0
+        lane = self._waiting[request.call.lane]
+        for text in request.fed:
+            lane.pop(text, None)
+        if not request.cut_short:
+            return
+        for task, batch in self._flying.items():
+            if all(text.request.result.done() for text in batch):
+                task.cancel()  # nobody waits for any of it; the worker drops it if it can
+
+    def fail(self, error: HeadraceError) -> None:
+        """No replica is left: fail what has not been sent. What is in flight fails by itself."""
+        for lane in self._waiting.values():
+            for text in list(lane):
+                text.request.fail(error)
+            lane.clear()
+
+    # Batches ------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Send what can be sent, after the tasks that run in this turn of the event loop: what
+        arrives at the same moment goes together."""
+        if not self._woken:
+            self._woken = True
+            asyncio.get_running_loop().call_soon(self._send)
+
+    def _send(self) -> None:
+        self._woken = False
+        for lane in Lane:
+            while self._waiting[lane] and (replica := self._free(lane)) is not None:
+                batch = self._next(lane)
+                if not batch:
+                    continue
+                replica.board(lane, sum(text.tokens for text in batch))
+                task = asyncio.create_task(self._carry(replica, batch))
+                self._flying[task] = batch
+                task.add_done_callback(self._landed)
+
+    def _free(self, lane: Lane) -> Replica | None:
+        """The replica with the fewest tokens in flight of those that have a place in the lane."""
+        free = [one for one in self._replicas if one.has_place(lane)]
+        return min(free, key=lambda one: one.tokens, default=None)
+
+    def _next(self, lane: Lane) -> list[Text]:
+        """Take the next batch out of its lane, in order of arrival, and feed the requests whose
+        portion is used up. Empty if only requests that are over waited."""
+        waiting = self._waiting[lane]
+        oldest = next(iter(waiting))
+        now = asyncio.get_running_loop().time()
+        near: list[Text] = []
+        for text in list(itertools.islice(waiting, WINDOW)):
+            if text.request.over(now):
+                del waiting[text]  # its caller's own timer fires in this turn of the loop
+            elif text.request.kind == oldest.request.kind:
+                near.append(text)
+        if not near:
+            return []
+        batch = [near[i] for i in pack([text.tokens for text in near], self._step.tokens)]
+        for text in batch:
+            del waiting[text]
+        for texts in _by_request(batch):
+            request = texts[0].request
+            self._tokens -= request.send(texts)
+            if not request.fed:
+                self._feed(request)
+        return batch
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        del self._flying[task]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a batch of model %s failed", self._name, exc_info=error)
+
+    async def _carry(self, replica: Replica, batch: list[Text]) -> None:
+        """Compute a batch and give up its place, whatever happens."""
+        lane = batch[0].request.call.lane
+        tokens = sum(text.tokens for text in batch)
+        began = asyncio.get_running_loop().time()
+        try:
+            if await self._compute(replica, batch, lane):
+                self._learn(tokens, replica.computed(began))
+        except BaseException:  # a cancellation, or a bug: no caller may wait for ever
+            error = ModelFailed(f"model {self._name!r} did not get to the end of a batch")
+            for text in batch:
+                text.request.fail(error)
+            raise
+        finally:
+            replica.leave(lane, tokens)
+            self.wake()
+
+    def _learn(self, tokens: int, seconds: float) -> None:
+        self._step.learn(tokens, seconds)
+        self._done_tokens = 0.9 * self._done_tokens + tokens
+        self._done_seconds = 0.9 * self._done_seconds + seconds
+
+    async def _compute(self, replica: Replica, batch: list[Text], lane: Lane) -> bool:
+        """Compute a batch; failures reach the requests. Whether it went in one piece."""
+        parts, failures = [batch], 0
+        while parts:
+            part = [text for text in parts.pop() if not text.request.result.done()]
+            if not part:
+                continue
+            texts = tuple(text.text for text in part)
+            try:
+                rows = await self._verb(replica, part[0].request.kind, texts, lane)
+            except HeadraceError as error:
+                failures += 1
+                halves = _halves(part)
+                hopeless = not replica.alive or isinstance(error, Overloaded)
+                if halves is None or hopeless or failures >= MOST_FAILURES:
+                    for text in part:
+                        text.request.fail(error)
+                else:
+                    parts += reversed(halves)
+            else:
+                _deliver(part, rows)
+        return failures == 0
+
+    # Figures ------------------------------------------------------------------------------------
+
+    @property
+    def backlog(self) -> int:
+        """Tokens that wait or are being computed."""
+        return self._tokens + sum(text.tokens for batch in self._flying.values() for text in batch)
+
+    @property
+    def speed(self) -> float:
+        """Tokens a second that one replica computes, of late; 0 if none has been seen."""
+        return self._done_tokens / self._done_seconds if self._done_seconds else 0.0
+
+    async def close(self) -> None:
+        """End what is in flight; its requests fail."""
+        tasks = list(self._flying)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _by_request(batch: Iterable[Text]) -> list[list[Text]]:
+    """A batch has the texts of a request side by side."""
+    return [list(texts) for _, texts in itertools.groupby(batch, key=lambda text: id(text.request))]
+
+
+def _halves(batch: list[Text]) -> tuple[list[Text], list[Text]] | None:
+    """Two parts that share no request; `None` for one request, which fails as a whole."""
+    requests = _by_request(batch)
+    if len(requests) == 1:
+        return None
+    middle = len(requests) // 2
+    first, second = requests[:middle], requests[middle:]
+    return [text for one in first for text in one], [text for one in second for text in one]
+
+
+def _deliver(batch: list[Text], rows: Vectors) -> None:
+    start = 0
+    for texts in _by_request(batch):
+        end = start + len(texts)
+        texts[0].request.receive(texts, rows[start:end])
+        start = end

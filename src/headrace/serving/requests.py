@@ -1,0 +1,111 @@
+"""A request to a batcher, and the texts it consists of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+
+from headrace.engines.base import Vectors
+from headrace.errors import HeadraceError, ModelFailed, by_code
+from headrace.types import Call
+
+
+class Text:
+    """One text of a request: what batches are made of. Equal to itself alone."""
+
+    __slots__ = ("place", "request", "text", "tokens")
+
+    def __init__(self, request: Request, place: int, text: str, tokens: int) -> None:
+        self.request = request
+        self.place = place  # its row in the result
+        self.text = text
+        self.tokens = tokens
+
+
+class Request:
+    """Texts that one caller wants computed, and their rows as they come in.
+
+    Its texts are taken by length, which makes batches with little padding, unless all of them fit
+    one portion. `fed` are those that wait in a lane now, `unsent_tokens` the size of all that no
+    worker has been given yet.
+    """
+
+    def __init__(self, kind: str, texts: Sequence[str], lengths: Sequence[int], call: Call) -> None:
+        self.kind = kind
+        self.call = call
+        self.result: asyncio.Future[Vectors] = asyncio.get_running_loop().create_future()
+        self.fed: set[Text] = set()
+        self.unsent_tokens = sum(lengths)
+        self._texts = texts
+        self._lengths = lengths
+        self._order: list[int] | range | None = None
+        self._next = 0  # in the order
+        self._rows: Vectors | None = None
+        self._missing = len(texts)
+        self._sent = False
+
+    def over(self, now: float) -> bool:
+        """Nobody waits for it any more."""
+        deadline = self.call.deadline
+        return self.result.done() or (deadline is not None and deadline <= now)
+
+    @property
+    def cut_short(self) -> bool:
+        """It ended before all its rows were there."""
+        return self._missing > 0
+
+    def portion(self, tokens: int) -> list[Text]:
+        """The next texts, as many as the tokens allow but at least one; empty at the end."""
+        if self._order is None:
+            whole = self.unsent_tokens <= tokens
+            every = range(len(self._texts))
+            self._order = every if whole else sorted(every, key=self._lengths.__getitem__)
+        found = []
+        while self._next < len(self._order):
+            place = self._order[self._next]
+            length = self._lengths[place]
+            if found and length > tokens:
+                break
+            tokens -= length
+            found.append(Text(self, place, self._texts[place], length))
+            self._next += 1
+        self.fed.update(found)
+        return found
+
+    def send(self, texts: Sequence[Text]) -> int:
+        """These go to a worker; their tokens."""
+        self.fed.difference_update(texts)
+        self._sent = True
+        tokens = sum(text.tokens for text in texts)
+        self.unsent_tokens -= tokens
+        return tokens
+
+    def receive(self, texts: Sequence[Text], rows: Vectors) -> None:
+        """Rows of some of its texts. They are copied only where they come in pieces, or where
+        holding on to them would hold on to a whole batch of others."""
+        if self.result.done():
+            return
+        self._missing -= len(texts)
+        if len(texts) == len(self._texts) and isinstance(self._order, range):
+            alone = rows.base is None or rows.base.nbytes <= 2 * rows.nbytes
+            self.result.set_result(rows if alone else rows.copy())
+            return
+        if self._rows is None:
+            self._rows = np.empty((len(self._texts), *rows.shape[1:]), dtype=rows.dtype)
+        self._rows[[text.place for text in texts]] = rows
+        if not self._missing:
+            self.result.set_result(self._rows)
+
+    def fail(self, error: HeadraceError) -> None:
+        """End with an error of its own, unless it has ended: one exception must not be raised in
+        many tasks."""
+        if self.result.done():
+            return
+        own = by_code(error.code, error.message)
+        own.__dict__.update(error.__dict__)
+        if isinstance(own, ModelFailed):
+            own.unsent = not self._sent
+        self.result.set_exception(own)
+        self.result.exception()  # its caller may be gone already
