@@ -13,6 +13,8 @@
     │   └── UnknownSession      404  not open (any more), or somebody else's
     ├── TooSlow                 408  the request's body does not arrive
     ├── Busy                    409  another process writes to the same collection (its PID)
+    ├── InUse                   409  something that is to be removed and that others name
+    ├── StaleVersion            412  changed since it was read; the message has the version now
     ├── TooLarge                413  above a configured size
     ├── Overloaded              429  a queue is full; `retry_after` seconds
     ├── Cancelled               499  the caller went away
@@ -116,6 +118,16 @@ class Busy(HeadraceError):
         self.pid = pid
 
 
+class InUse(HeadraceError):
+    status = 409
+    code = "in_use"
+
+
+class StaleVersion(HeadraceError):
+    status = 412
+    code = "stale_version"
+
+
 class TooLarge(HeadraceError):
     status = 413
     code = "too_large"
@@ -156,8 +168,11 @@ class UpstreamError(HeadraceError):
 
 
 class ModelFailed(HeadraceError):
+    """`unsent`: no worker had been given any of the request, so it may be asked again."""
+
     status = 503
     code = "model_failed"
+    unsent: bool = False
 
 
 class ShuttingDown(HeadraceError):

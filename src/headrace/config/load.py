@@ -60,7 +60,11 @@ def load(
     `OVERRIDES`. Raises `ConfigError` with one line per problem: file, line, option, what was
     expected."""
     path = find_file(given, environment=environment, folder=folder)
-    config = read_file(path) if path else Config()
+    return adjusted(read_file(path) if path else Config(), environment)
+
+
+def adjusted(config: Config, environment: Mapping[str, str]) -> Config:
+    """`config` with the folders that the variables of `OVERRIDES` name."""
     overrides = {
         option: Path(environment[variable]).expanduser().absolute()
         for variable, option in OVERRIDES.items()
@@ -76,14 +80,19 @@ def read_file(path: Path) -> Config:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    return read_bytes(raw, str(path), path.absolute().parent)
+
+
+def read_bytes(raw: bytes, name: str, base: Path) -> Config:
+    """The configuration in a file's content; see `read_text`. Raises `ConfigError`."""
     if len(raw) > MAX_BYTES:
-        raise ConfigError(f"{path}: is larger than {MAX_BYTES // 1024} KiB; is it the right file?")
+        raise ConfigError(f"{name}: is larger than {MAX_BYTES // 1024} KiB; is it the right file?")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}:{line}: is not UTF-8; save the file as UTF-8") from error
-    return read_text(text, str(path), path.absolute().parent)
+        raise ConfigError(f"{name}:{line}: is not UTF-8; save the file as UTF-8") from error
+    return read_text(text, name, base)
 
 
 def read_text(text: str, name: str, base: Path) -> Config:
@@ -196,7 +205,8 @@ def _from_folder(config: Config, base: Path) -> Config:
     for name, model in config.models.items():
         kind, _, rest = model.source.partition(":")
         source = f"file:{absolute(Path(rest))}" if kind == "file" else model.source
-        models[name] = model.model_copy(update={"source": source})
+        python = absolute(model.python) if model.python else None
+        models[name] = model.model_copy(update={"source": source, "python": python})
     update = {
         "data_dir": absolute(config.data_dir),
         "cache_dir": absolute(config.cache_dir),

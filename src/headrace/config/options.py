@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from platformdirs import user_cache_path, user_data_path
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -29,6 +29,11 @@ def size_bytes(size: str) -> int:
     """Bytes of a `Size`."""
     number, unit = float(size[:-3]), size[-3:]
     return int(number * 1024 ** (1 + ("KiB", "MiB", "GiB", "TiB").index(unit)))
+
+
+RESTART: Any = {"restart": True}
+"""Marks an option whose change takes effect when the server is next started; all others are live.
+It stands in the JSON schema."""
 
 
 class Options(BaseModel):
@@ -77,15 +82,25 @@ class ServerOptions(Options):
     """The HTTP server."""
 
     processes: int = Field(
-        1, ge=1, le=64, description="Server processes that share the port; they share the models."
+        1,
+        ge=1,
+        le=64,
+        description="Server processes that share the port; they share the models.",
+        json_schema_extra=RESTART,
     )
     max_deadline_ms: int = Field(
         600_000, ge=1, description="Longest `deadline_ms` of a request, and its bound without one."
     )
     sessions: SessionOptions = Field(SessionOptions(), description="Retrieval sessions of agents.")
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8017, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    host: str = Field("127.0.0.1", description="Address to listen on.", json_schema_extra=RESTART)
+    port: int = Field(
+        8017,
+        ge=0,
+        le=65535,
+        description="Port to listen on; 0 takes a free one.",
+        json_schema_extra=RESTART,
+    )
     keys: tuple[ApiKey, ...] = Field(
         (), description="API keys. With none, callers need no key (keep `host` on loopback then)."
     )
@@ -95,6 +110,12 @@ class ServerOptions(Options):
     max_body_mib: int = Field(
         64, ge=1, le=4096, description="Largest request body, uploads included, in MiB."
     )
+    max_model_mib: int = Field(
+        32 * 1024,
+        ge=1,
+        le=1 << 24,
+        description="Largest upload of a model's files, in MiB, packed or not.",
+    )
     max_pending: int = Field(
         256,
         ge=1,
@@ -102,7 +123,9 @@ class ServerOptions(Options):
         "processes; those with `X-Lane: bulk` may be three quarters of them.",
     )
     max_connections: int = Field(
-        2048, ge=1, description="Open connections of one server process; more get 503 and are closed."
+        2048,
+        ge=1,
+        description="Open connections of one server process; more get 503 and are closed.",
     )
     keepalive_seconds: float = Field(
         60.0, gt=0, le=3600, description="How long a connection may be idle between two requests."
@@ -117,7 +140,11 @@ class ServerOptions(Options):
         15.0, gt=0, le=300, description="Silence after which a stream sends a heartbeat."
     )
     shutdown_seconds: float = Field(
-        10.0, ge=0, le=600, description="How long running answers may go on after SIGTERM."
+        10.0,
+        ge=0,
+        le=600,
+        description="How long running answers may go on after SIGTERM.",
+        json_schema_extra=RESTART,
     )
 
 
@@ -379,10 +406,12 @@ class Config(Options):
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("headrace"),
         description="Folder of the collections.",
+        json_schema_extra=RESTART,
     )
     cache_dir: Path = Field(
         default_factory=lambda: user_cache_path("headrace"),
         description="Folder of fetched and converted models; can be deleted at any time.",
+        json_schema_extra=RESTART,
     )
     server: ServerOptions = Field(ServerOptions(), description="The HTTP server.")
     devices: dict[Literal["host"] | Device, DeviceOptions] = Field(

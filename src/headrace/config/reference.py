@@ -163,8 +163,13 @@ def _model_lines() -> Iterator[str]:
             yield f"##   - {key}: {expected(resolve(node))}"
 
 
+def _meaning(node: Schema) -> str:
+    text = str(node.get("description", ""))
+    return f"{text} A change takes effect at the next start." if node.get("restart") else text
+
+
 def _help(node: Schema, indent: str) -> list[str]:
-    text = node.get("description", "")
+    text = _meaning(node)
     must = expected(node)
     if not must.endswith(("section of options", "by name")):
         text = f"{text} ({must})"
@@ -210,7 +215,7 @@ def _section(name: str, node: Schema) -> Iterator[str]:
 def _table(options: Sequence[tuple[str, Schema]]) -> str:
     rows = ["| option | value | default | meaning |", "|---|---|---|---|"]
     for name, node in options:
-        cells = (f"`{name}`", expected(node), _default(name, node), node.get("description", ""))
+        cells = (f"`{name}`", expected(node), _default(name, node), _meaning(node))
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)
 
@@ -249,5 +254,11 @@ and `~` is the home folder.
 
 A file is refused as a whole if a line of it is wrong: unknown options, options given twice, values
 of another type (`"80"` is text, not a number), YAML aliases and tags. A section may be left empty.
+
+A running server watches its file. A change is checked as a whole and then takes effect at once, in
+all its processes, for requests that begin from then on; requests in progress end as they began. An
+option that waits for the next start says so below. A file that is wrong changes nothing; the
+server's log and `GET /admin/config` say why. Every answer names the version of the configuration
+that produced it, in the header `X-Headrace-Config`.
 
 ## Folders"""
