@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import Iterator
 
 import uvicorn
+from fastapi import FastAPI
+from starlette.datastructures import State
 
 from headrace.app import application
 from headrace.cli.listening import SIGNALS, announce, listen, warmup_of
-from headrace.config.options import Config
+from headrace.config.options import Config, ServerOptions
 from headrace.http.app import create_app
+from headrace.http.drain import Drain
 from headrace.http.protocol import Protocol
 from headrace.serving.hosting import model_host
 from headrace.telemetry import configure_logging
+
+FLUSH_SECONDS = 2
+"""For the last bytes of ended answers to leave."""
 
 
 async def serve(config: Config) -> int:
@@ -24,26 +31,34 @@ async def serve(config: Config) -> int:
     with listen(config.server) as listener:
         async with model_host(config) as host, application(config, host) as services:
             warmup = warmup_of(config, host)
-            server = Server(
-                uvicorn.Config(
-                    create_app(services),
-                    http=Protocol,
-                    log_config=None,
-                    access_log=False,
-                    timeout_graceful_shutdown=max(1, round(config.server.shutdown_seconds)),
-                )
-            )
+            server = Server(server_options(config, create_app(services)))
             async with warmup.in_background():
                 announce(config.server, listener)
                 await server.serve(sockets=[listener])
     return 130 if server.interrupted else 0
 
 
+def server_options(config: Config, app: FastAPI) -> uvicorn.Config:
+    """How uvicorn serves the application."""
+    return uvicorn.Config(
+        app,
+        http=Protocol.bounded(config.server),
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=max(1, round(config.server.keepalive_seconds)),
+        timeout_graceful_shutdown=FLUSH_SECONDS,
+    )
+
+
 class Server(uvicorn.Server):
     """Ends on SIGINT or SIGTERM (the second does not wait) by returning from `serve`, where its
-    base raises the signal once more, which would end the process before its workers."""
+    base raises the signal once more, which would end the process before its workers.
+
+    Between the signal and the end it drains: new requests are refused, running ones have
+    `server.shutdown_seconds`, and what is left then is told so."""
 
     interrupted = False
+    _expires: float | None = None  # when running requests are ended, since a signal came
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -58,5 +73,26 @@ class Server(uvicorn.Server):
 
     def _stop(self, number: int) -> None:
         self.interrupted |= number == signal.SIGINT
-        self.force_exit = self.should_exit
-        self.should_exit = True
+        if self._expires is not None:
+            self.should_exit = self.force_exit = True
+            return
+        state = self._app_state()
+        options: ServerOptions = state.live.server
+        self._expires = time.monotonic() + options.shutdown_seconds
+        state.drain.begin()
+        if options.processes > 1:  # the others take the new connections
+            for listener in self.servers:
+                listener.close()
+
+    def _app_state(self) -> State:
+        assert isinstance(self.config.app, FastAPI)
+        return self.config.app.state
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._expires is not None:
+            drain: Drain = self._app_state().drain
+            if time.monotonic() >= self._expires:
+                drain.expire()
+                self.should_exit = True
+            self.should_exit |= drain.empty
+        return await super().on_tick(counter)

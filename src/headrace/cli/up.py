@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headrace.cli.common import ConfigOption, load_config, run
+
+if TYPE_CHECKING:
+    from headrace.config.options import Config
 
 EPILOG = """\b
 Examples:
@@ -30,13 +34,23 @@ def up(
 ) -> None:
     """Start the server: OpenAI's API, typed events, collections and documents."""
     from headrace.cli.fetch import fetch_missing
-    from headrace.cli.server import serve
 
     loaded = load_config(config)
     changes = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
     defaults = loaded.defaults
     fetch_missing(loaded, [defaults.embedder, defaults.generator, defaults.reranker])
     server = loaded.server.model_copy(update=changes)
-    status = run(serve(loaded.model_copy(update={"server": server})))
+    status = run(_server(loaded.model_copy(update={"server": server})))
     if status:
         raise typer.Exit(status)
+
+
+def _server(config: Config) -> Coroutine[Any, Any, int]:
+    """One process that does all, or the host of several, which needs less of the program."""
+    if config.server.processes == 1:
+        from headrace.cli.server import serve
+
+        return serve(config)
+    from headrace.cli.supervise import supervise
+
+    return supervise(config)
