@@ -193,11 +193,13 @@ class Hit(msgspec.Struct, frozen=True):
 
 
 class SearchResult(msgspec.Struct, frozen=True):
-    """Hits, best first, with the index generation they come from and milliseconds per stage."""
+    """Hits, best first, with the index generation they come from, milliseconds per stage, and what
+    the deadline left out."""
 
     hits: tuple[Hit, ...]
     generation: int
     timings: dict[str, float] = {}
+    skipped: tuple[str, ...] = ()
 
 
 # Models ----------------------------------------------------------------------------------------
@@ -298,8 +300,11 @@ class DoneEvent(msgspec.Struct, frozen=True, tag="done", tag_field="type"):
 
 
 class ErrorEvent(msgspec.Struct, frozen=True, tag="error", tag_field="type"):
+    """The end of an answer that failed. `retry_after` seconds, where trying again may help."""
+
     code: str
     message: str
+    retry_after: float | None = None
 
 
 Event: TypeAlias = (

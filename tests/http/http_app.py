@@ -16,6 +16,7 @@ import uvicorn
 from headrace.app import model_specs
 from headrace.config.options import Config
 from headrace.http.app import create_app
+from headrace.http.protocol import Protocol
 from headrace.ingest.jobs import Jobs
 from headrace.pipeline.services import Services
 from headrace.retrieval.collections import Collections
@@ -23,6 +24,7 @@ from headrace.serving.control import LocalControl
 from headrace.serving.local import LocalModels
 from headrace.serving.measured import MeasuredModels
 from headrace.serving.models import Models
+from headrace.serving.sessions import install
 from headrace.serving.survey import Surveyor
 from headrace.telemetry import Metrics
 
@@ -58,10 +60,11 @@ async def running(
     folder = config.data_dir / "collections"
     with contextlib.closing(Collections(folder)) as collections:
         models = LocalModels(model_specs(config))
-        async with Jobs(config, collections, models) as jobs:
+        control = LocalControl()
+        sessions = install(control, lambda: config.server.sessions)
+        async with sessions, Jobs(config, collections, models) as jobs:
             metrics = Metrics()
             measured = MeasuredModels(wrap(models), metrics)
-            control = LocalControl()
             Surveyor(metrics, list, list).register(control)
             yield Services(config, "test-1", measured, collections, jobs, metrics, control)
         await models.close()
@@ -110,7 +113,11 @@ def live(
         loop = asyncio.get_running_loop()
         async with running(config, wrap) as services:
             options = uvicorn.Config(
-                create_app(services), log_config=None, lifespan="off", timeout_graceful_shutdown=5
+                create_app(services),
+                http=Protocol.bounded(config.server),
+                log_config=None,
+                lifespan="off",
+                timeout_graceful_shutdown=5,
             )
             server = uvicorn.Server(options)
             ready.set()

@@ -23,7 +23,7 @@ def bearer(token: str) -> Headers:
 def test_key_gives_its_owner_access_and_rights() -> None:
     keyring = Keyring(KEYS, ENVIRONMENT)
     reader = keyring.caller(bearer("r-1"))
-    assert reader == Caller(frozenset({"public", "staff"}), admin=False)
+    assert reader == Caller(frozenset({"public", "staff"}), admin=False, name="READER_KEY")
     assert keyring.caller(bearer("o-1")).admin
     with pytest.raises(Forbidden, match="admin"):
         reader.require_admin()

@@ -7,7 +7,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from headrace.http.lifetime import Lifetime
+from headrace.http.drain import Drain
+from headrace.http.lifetime import Bounds, Lifetime
 
 LIMIT = 10
 
@@ -40,7 +41,8 @@ GONE: Message = {"type": "http.disconnect"}
 async def run(app: object, wire: Wire, *, body_seconds: float = 60.0, **headers: str) -> None:
     pairs = [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
     scope: Scope = {"type": "http", "method": "POST", "path": "/", "headers": pairs}
-    lifetime = Lifetime(app, max_body=LIMIT, body_seconds=body_seconds)  # type: ignore[arg-type]
+    bounds = Bounds(LIMIT, 60.0, body_seconds)
+    lifetime = Lifetime(app, bounds=lambda: bounds, drain=Drain())  # type: ignore[arg-type]
     await lifetime(scope, wire.incoming.get, wire.send)
 
 

@@ -165,11 +165,23 @@ async def test_failing_model_has_its_status_before_and_an_event_after(
             response = await client.post("/v1/chat/completions", json=chat(stream=stream))
             assert response.status_code == 503
             assert response.json()["error"]["code"] == "model_failed"
-        last = events(await client.post("/api/rag/chat", json=rag()))[-1]
-    assert last == (
-        "error",
-        {"type": "error", "code": "model_failed", "message": "the worker died"},
-    )
+        response = await client.post("/api/rag/chat", json=rag())
+        assert response.status_code == 503
+        assert response.json()["error"]["code"] == "model_failed"
+
+    class Mute(Broken):
+        embed = services.models.embed
+
+        async def generate(self, *arguments: object, **options: object) -> object:
+            from headrace.errors import ModelFailed
+
+            raise ModelFailed("the worker died")
+            yield
+
+    async with connect(replace(services, models=Mute())) as client:  # type: ignore[arg-type]
+        name, last = events(await client.post("/api/rag/chat", json=rag()))[-1]
+    assert name == "error"
+    assert (last["code"], last["message"]) == ("model_failed", "the worker died")
 
 
 # Search ------------------------------------------------------------------------------------------

@@ -11,13 +11,25 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from headrace import __version__
-from headrace.http import collections, describe, failures, health, jobs, openai, rag, rerank
+from headrace.http import (
+    collections,
+    describe,
+    failures,
+    health,
+    jobs,
+    openai,
+    rag,
+    rerank,
+    sessions,
+)
 from headrace.http import responses as bodies
 from headrace.http.context import Live
+from headrace.http.drain import Drain
 from headrace.http.gate import Gate
-from headrace.http.lifetime import Lifetime
+from headrace.http.lifetime import Bounds, Lifetime
 from headrace.http.observe import Observe
 from headrace.pipeline.services import Services
+from headrace.serving.sessions import Sessions
 from headrace.types import Event
 
 MIB = 1024 * 1024
@@ -32,11 +44,17 @@ def create_app(services: Services, environment: Mapping[str, str] | None = None)
     """The ASGI application over running services; whoever made the services ends them.
 
     `environment` holds the API keys named in the configuration (by default the process's own).
-    `app.state.live.configure` puts another configuration in force.
+    `app.state.drain` ends it gracefully, `app.state.live.configure` puts another configuration in
+    force.
     Raises `ConfigError` if one of them is missing.
     """
     metrics = services.metrics
     live = Live(services, os.environ if environment is None else environment)
+    drain = Drain()
+
+    def bounds() -> Bounds:
+        return Bounds(live.server.max_body_mib * MIB, live.server.stall_seconds)
+
     app = FastAPI(
         title="Headrace",
         version=__version__,
@@ -45,12 +63,13 @@ def create_app(services: Services, environment: Mapping[str, str] | None = None)
         redirect_slashes=False,
         middleware=[
             Middleware(Observe, live=live, metrics=metrics),
-            Middleware(Gate, metrics=metrics),
-            Middleware(Lifetime, max_body=live.server.max_body_mib * MIB),
+            Middleware(Gate, drain=drain, metrics=metrics),
+            Middleware(Lifetime, bounds=bounds, drain=drain),
         ],
     )
     app.state.live = live
-    for part in (openai, rerank, rag, collections, jobs, health):
+    app.state.drain = drain
+    for part in (openai, rerank, rag, sessions, collections, jobs, health):
         app.include_router(part.router)
     failures.install(app)
     describe.install(app, DESCRIPTION, _bodies())
@@ -60,4 +79,4 @@ def create_app(services: Services, environment: Mapping[str, str] | None = None)
 def _bodies() -> list[Any]:
     """Every struct that a route answers with."""
     found = [item for item in vars(bodies).values() if isinstance(item, type)]
-    return [item for item in found if issubclass(item, msgspec.Struct)] + [Event]
+    return [item for item in found if issubclass(item, msgspec.Struct)] + [Event, Sessions]

@@ -12,16 +12,19 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 
 from headrace.config.options import ApiKey, ServerOptions
-from headrace.errors import ConfigError, Forbidden, Unauthorized
+from headrace.config.origin import key_text
+from headrace.errors import Forbidden, Unauthorized
 from headrace.types import ALL_ACCESS
 
 
 @dataclass(frozen=True)
 class Caller:
-    """The owner of a key, or anybody where no keys are configured."""
+    """The owner of a key, or anybody where no keys are configured. `name` tells keys apart: the
+    variable that holds the key, or nothing."""
 
     access: frozenset[str]
     admin: bool
+    name: str = ""
 
     def narrow(self, wanted: Sequence[str] | None) -> frozenset[str]:
         """The access set of a request: the caller's own, cut down to what the request names. A
@@ -72,17 +75,11 @@ class Keyring:
 
 
 def _owner(key: ApiKey) -> Caller:
-    return Caller(frozenset(key.access), key.admin)
+    return Caller(frozenset(key.access), key.admin, key.env)
 
 
 def _key_digest(key: ApiKey, environment: Mapping[str, str]) -> bytes:
-    text = environment.get(key.env, "").strip()
-    if not text:
-        raise ConfigError(
-            f"server.keys: the environment variable {key.env} is not set; put the key into it",
-            field="server.keys",
-        )
-    return _digest(text)
+    return _digest(key_text(key, environment))
 
 
 def _digest(text: str) -> bytes:

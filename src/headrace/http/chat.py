@@ -12,8 +12,9 @@ from typing import Literal
 
 import msgspec
 
-from headrace.errors import BadRequest, by_code
+from headrace.errors import BadRequest, HeadraceError, Overloaded, by_code
 from headrace.http.auth import Caller
+from headrace.http.calls import Bound
 from headrace.http.context import Context, encode
 from headrace.http.requests import (
     UNSUPPORTED,
@@ -36,6 +37,7 @@ from headrace.http.responses import (
 from headrace.http.sse import event
 from headrace.pipeline.answer import AnswerRequest, answer
 from headrace.types import (
+    Call,
     DeltaEvent,
     DoneEvent,
     ErrorEvent,
@@ -79,7 +81,7 @@ def messages_of(turns: tuple[ChatMessage, ...]) -> tuple[Message, ...]:
     )
 
 
-def answer_request(body: ChatRequest, caller: Caller) -> AnswerRequest:
+def answer_request(body: ChatRequest, bound: Bound) -> AnswerRequest:
     """A conversation as a question with its history. Raises `BadRequest`."""
     if body.response_format not in (None, {"type": "text"}):
         raise BadRequest(
@@ -93,7 +95,7 @@ def answer_request(body: ChatRequest, caller: Caller) -> AnswerRequest:
     return AnswerRequest(
         collection=body.model.removeprefix(COLLECTION_PREFIX),
         question=last.content,
-        where=where(settings, caller),
+        where=where(settings, bound.caller),
         history=tuple(history),
         generate=settings.generate,
         generator=settings.generator,
@@ -105,6 +107,7 @@ def answer_request(body: ChatRequest, caller: Caller) -> AnswerRequest:
         top_p=body.top_p,
         seed=body.seed,
         stop=body.stop or (),
+        call=bound.call,
     )
 
 
@@ -167,6 +170,13 @@ async def cited(context: Context, request: AnswerRequest) -> AsyncGenerator[Even
         context.metrics.answers.labels(outcome).inc()
 
 
+def error_of(item: ErrorEvent) -> HeadraceError:
+    error = by_code(item.code, item.message)
+    if isinstance(error, Overloaded) and item.retry_after is not None:
+        error.retry_after = item.retry_after
+    return error
+
+
 @dataclass
 class Collected:
     """An answer so far, from its events."""
@@ -191,7 +201,7 @@ class Collected:
             case DoneEvent():
                 self.done = item
             case ErrorEvent():
-                raise by_code(item.code, item.message)
+                raise error_of(item)
 
     def extension(self) -> Extension:
         assert self.done is not None, "the pipeline ends with a DoneEvent or an ErrorEvent"
@@ -291,12 +301,12 @@ class Completion:
         assert collected.done is not None
         yield self._end(collected.done.finish_reason, collected.done.usage, extension)
 
-    async def plain(self, params: GenerateParams) -> ChatCompletion:
+    async def plain(self, params: GenerateParams, call: Call) -> ChatCompletion:
         """A whole answer of a generator."""
         texts: list[str] = []
         reason, usage = _UNFINISHED
         generated = self._context.services.models.generate(
-            self._body.model, messages_of(self._body.messages), params
+            self._body.model, messages_of(self._body.messages), params, call=call
         )
         async with aclosing(generated) as deltas:
             async for delta in deltas:
@@ -305,12 +315,12 @@ class Completion:
                     reason, usage = delta.finish_reason, delta.usage or Usage()
         return self._whole("".join(texts), reason, usage, None)
 
-    async def plain_chunks(self, params: GenerateParams) -> AsyncGenerator[bytes, None]:
+    async def plain_chunks(self, params: GenerateParams, call: Call) -> AsyncGenerator[bytes, None]:
         """The same as a stream."""
         reason, usage = _UNFINISHED
         begun = False
         generated = self._context.services.models.generate(
-            self._body.model, messages_of(self._body.messages), params
+            self._body.model, messages_of(self._body.messages), params, call=call
         )
         async with aclosing(generated) as deltas:
             async for delta in deltas:

@@ -98,8 +98,8 @@ class Live:
 
 def begin(scope: Scope, live: Live) -> Context:
     """Fixes the context of the request in `scope`."""
-    context: Context = scope["headrace.context"] = live.context
-    return context
+    scope["headrace.context"] = live.context
+    return live.context
 
 
 def context_in(scope: Scope) -> Context:

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from headrace.errors import BadRequest, HeadraceError, InvalidField, Overloaded
+from headrace.errors import BadRequest, HeadraceError, InvalidField, Overloaded, ShuttingDown
 
 log = logging.getLogger("headrace.http")
 
@@ -33,6 +33,10 @@ class ErrorBody(msgspec.Struct, frozen=True):
     error: ErrorDetail
 
 
+RETRY_SECONDS = 2
+"""When a client that a process turned away at its end should try again: another one may be there
+by then."""
+
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -52,6 +56,8 @@ def error_response(error: HeadraceError) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, Overloaded):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if isinstance(error, ShuttingDown):
+        headers |= {"Retry-After": str(RETRY_SECONDS), "Connection": "close"}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return _json(error.status, body_of(error), headers)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace.errors import HeadraceError, Overloaded
-from headrace.http.auth import Keyring, OriginGuard
+from headrace.http.calls import read_headers
+from headrace.http.context import context_in
+from headrace.http.drain import Drain
 from headrace.http.failures import error_response
 from headrace.telemetry import Metrics
+from headrace.types import Lane
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})
 """Answered without a key."""
@@ -16,27 +22,22 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})
 ALWAYS_ADMITTED = frozenset({"/healthz", "/readyz", "/metrics"})
 """Answered however busy the server is."""
 
+BULK_SHARE = 0.75
+"""Of the places, for requests that say `X-Lane: bulk`: people always find one of the others."""
+
 
 class Gate:
-    """Checks origin and key, then admits at most `max_pending` requests at a time.
+    """Checks origin and key, then admits a number of requests at a time.
 
     1. A path of `OPEN_PATHS` passes. 2. A foreign host or origin gets 403. 3. A missing or unknown
-    key gets 401. 4. A path of `ALWAYS_ADMITTED` passes. 5. Above the limit: 429 at once.
+    key gets 401. 4. A path of `ALWAYS_ADMITTED` passes. 5. When the server is shutting down: 503.
+    6. A wrong deadline or lane gets 422. 7. Above this process's share of `server.max_pending`, or
+    in the bulk lane above `BULK_SHARE` of that: 429 at once.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        keyring: Keyring,
-        origins: OriginGuard,
-        max_pending: int,
-        metrics: Metrics,
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, drain: Drain, metrics: Metrics) -> None:
         self.app = app
-        self._keyring = keyring
-        self._origins = origins
-        self._max_pending = max_pending
+        self._drain = drain
         self._pending = 0
         self._metrics = metrics
 
@@ -53,20 +54,46 @@ class Gate:
         if scope["path"] in ALWAYS_ADMITTED:
             await self.app(scope, receive, send)
             return
-        self._pending += 1
-        self._metrics.in_progress.set(self._pending)
+        place = scope["headrace.place"] = Place(self._took)
         try:
             await self.app(scope, receive, send)
         finally:
-            self._pending -= 1
-            self._metrics.in_progress.set(self._pending)
+            place.leave()
+
+    def _took(self, places: int) -> None:
+        self._pending += places
+        self._metrics.in_progress.set(self._pending)
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
-        self._origins.check(headers)
-        scope["headrace.caller"] = self._keyring.caller(headers)
-        if self._pending >= self._max_pending and scope["path"] not in ALWAYS_ADMITTED:
+        context = context_in(scope)
+        context.origins.check(headers)
+        scope["headrace.caller"] = context.keyring.caller(headers)
+        if scope["path"] in ALWAYS_ADMITTED:
+            return
+        self._drain.check()
+        options = context.services.config.server
+        asked = scope["headrace.asked"] = read_headers(headers, options.max_deadline_ms)
+        limit = math.ceil(options.max_pending / options.processes)
+        if asked.lane is Lane.BULK:
+            limit = math.ceil(limit * BULK_SHARE)
+        if self._pending >= limit:
             raise Overloaded(
-                f"{self._pending} requests are in progress, which is the limit "
-                "(server.max_pending); try again later"
+                f"{self._pending} requests are in progress, and {limit} is the limit "
+                f"({'for the bulk lane, ' if asked.lane is Lane.BULK else ''}server.max_pending); "
+                "try again later"
             )
+
+
+class Place:
+    """What a request in progress takes of the server. One that only waits for something to happen
+    leaves it early."""
+
+    def __init__(self, took: Callable[[int], None]) -> None:
+        self._took: Callable[[int], None] | None = took
+        took(1)
+
+    def leave(self) -> None:
+        if self._took is not None:
+            self._took(-1)
+            self._took = None

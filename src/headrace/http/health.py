@@ -32,8 +32,10 @@ async def healthz() -> Response:
 @router.get("/readyz", summary="Can it answer?", responses=described(Readiness, 503))
 async def readyz(request: Request) -> Response:
     """503 with the `problems` where the data folder cannot be written, a default model is not
-    known, or a model cannot serve: it could not be loaded, or failed too often. One that is still
-    being loaded is no problem: questions wait."""
+    known, or a model cannot serve: it could not be loaded, or failed too often; and at once when
+    the server is told to end. A model that is still being loaded is no problem: questions wait."""
+    if request.app.state.drain.begun:
+        return json_response(Readiness(False, ("the server is shutting down",)), 503)
     services = context_of(request).services
     problems = [*await asyncio.to_thread(_of_folder, services), *await _of_models(services)]
     return json_response(Readiness(not problems, tuple(problems)), 503 if problems else 200)

@@ -77,6 +77,7 @@ async def add_documents(request: Request, name: str) -> Response:
     caller_of(request).require_admin()
     context = context_of(request)
     name = checked_name(name)
+    context.services.jobs.check_room()  # before all of it has been received
     async with _folder(context.services.config.data_dir) as folder:
         content_type = request.headers.get("content-type", "")
         received = await receive(content_type, request.stream(), folder)

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from headrace.errors import BadRequest, UnknownModel
+from headrace.http.calls import bind
 from headrace.http.chat import (
     COLLECTION_PREFIX,
     Completion,
@@ -17,7 +18,7 @@ from headrace.http.chat import (
     generate_params,
     refuse_unsupported,
 )
-from headrace.http.context import Context, caller_of, context_of, json_response
+from headrace.http.context import Context, context_of, json_response
 from headrace.http.describe import described
 from headrace.http.failures import body_of
 from headrace.http.requests import ChatRequest, EmbeddingsRequest
@@ -31,12 +32,13 @@ from headrace.http.responses import (
     ModelList,
 )
 from headrace.http.sse import EventStream, event
-from headrace.types import BULK, USER, Role
+from headrace.types import Role
 
 router = APIRouter(tags=["OpenAI"])
 
 BULK_TEXTS = 32
-"""More texts than this in one call are bulk work, which waits for queries."""
+"""More texts than this in one call are bulk work, which waits for queries, unless `X-Lane` says
+otherwise."""
 
 
 @router.post(
@@ -52,17 +54,19 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     refuse_unsupported(body)
     completion = Completion(context, body)
     if body.model.startswith(COLLECTION_PREFIX):
-        question = answer_request(body, caller_of(request))
-        await context.check_name(question.collection)
+        collection = body.model.removeprefix(COLLECTION_PREFIX)
+        await context.check_name(collection)
+        question = answer_request(body, await bind(request, body, collection=collection))
         if not body.stream:
             return json_response(await completion.cited(question))
         chunks = completion.cited_chunks(question)
     else:
         await _generator(context, body.model)
         params = generate_params(body)
+        call = (await bind(request, body)).call
         if not body.stream:
-            return json_response(await completion.plain(params))
-        chunks = completion.plain_chunks(params)
+            return json_response(await completion.plain(params, call))
+        chunks = completion.plain_chunks(params, call)
     heartbeat = context.services.config.server.heartbeat_seconds
     return EventStream(chunks, heartbeat=heartbeat, on_error=lambda error: event(body_of(error)))
 
@@ -81,6 +85,7 @@ async def embeddings(request: Request, body: EmbeddingsRequest) -> Response:
     """L2-normalised vectors. `input_type` says whether the texts are questions or passages."""
     context = context_of(request)
     models, name = context.services.models, context.model(body.model, Role.EMBEDDER)
+    call = (await bind(request, body, bulk=len(body.input) > BULK_TEXTS)).call
     if body.dimensions is not None:
         own = (await models.info(name)).dimensions
         if body.dimensions != own:
@@ -88,7 +93,6 @@ async def embeddings(request: Request, body: EmbeddingsRequest) -> Response:
                 f"dimensions: model {name!r} has {own}; shortening is not supported",
                 field="dimensions",
             )
-    call = USER if len(body.input) <= BULK_TEXTS else BULK
     vectors, counts = await asyncio.gather(
         models.embed(name, body.input, body.input_type, call=call), models.count(name, body.input)
     )

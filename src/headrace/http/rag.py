@@ -9,15 +9,17 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from headrace.errors import HeadraceError
+from headrace.http.calls import bind
 from headrace.http.chat import cited, messages_of, where
-from headrace.http.context import Context, caller_of, context_of, encode, json_response
+from headrace.http.context import Context, context_of, encode, json_response
 from headrace.http.describe import described
 from headrace.http.requests import RagChatRequest, SearchRequest
 from headrace.http.responses import SearchResponse
 from headrace.http.sse import EventStream, event
-from headrace.pipeline.answer import AnswerRequest
+from headrace.pipeline.answer import AnswerRequest, error_event
+from headrace.pipeline.plan import cycle_call
 from headrace.retrieval.search import search
-from headrace.types import ErrorEvent, Event
+from headrace.types import Event
 
 router = APIRouter(tags=["Headrace"])
 
@@ -33,10 +35,11 @@ async def rag_chat(request: Request, body: RagChatRequest) -> Response:
     `unsupported` comes before its `delta`. The last event is `done` or `error`."""
     context = context_of(request)
     await context.check_name(body.collection)
+    bound = await bind(request, body, collection=body.collection)
     question = AnswerRequest(
         collection=body.collection,
         question=body.question,
-        where=where(body, caller_of(request)),
+        where=where(body, bound.caller),
         history=messages_of(body.history),
         generate=body.generate,
         generator=body.generator,
@@ -45,6 +48,7 @@ async def rag_chat(request: Request, body: RagChatRequest) -> Response:
         max_tokens=body.max_tokens,
         max_quotes=body.max_quotes,
         temperature=body.temperature,
+        call=bound.call,
     )
     heartbeat = context.services.config.server.heartbeat_seconds
     return EventStream(_events(context, question), heartbeat=heartbeat, on_error=_error)
@@ -57,7 +61,7 @@ async def _events(context: Context, question: AnswerRequest) -> AsyncGenerator[b
 
 
 def _error(error: HeadraceError) -> bytes:
-    return event(encode(ErrorEvent(error.code, error.message)), "error")
+    return event(encode(error_event(error)), "error")
 
 
 @router.post(
@@ -68,6 +72,7 @@ def _error(error: HeadraceError) -> bytes:
 async def search_collection(request: Request, name: str, body: SearchRequest) -> Response:
     """Hits, best first, each with its score per stage (`dense`, `lexical`, `fused`, `rerank`)."""
     context = context_of(request)
+    bound = await bind(request, body, collection=name)
     index = await context.index(name)
     services = context.services
     options = services.config.collection(name)
@@ -77,8 +82,12 @@ async def search_collection(request: Request, name: str, body: SearchRequest) ->
         options.embedder or services.config.defaults.embedder,
         body.query,
         options=options.retrieval or services.config.retrieval,
-        where=where(body, caller_of(request)),
+        where=where(body, bound.caller),
         k=body.k,
         reranker=options.reranker if body.rerank else None,
+        call=cycle_call(bound.call),
+        paces=services.paces,
     )
-    return json_response(SearchResponse(name, found.hits, found.generation, found.timings))
+    return json_response(
+        SearchResponse(name, found.hits, found.generation, found.timings, found.skipped)
+    )

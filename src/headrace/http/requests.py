@@ -55,6 +55,22 @@ OneOrMore = WithJsonSchema(
 )
 
 
+class Asking(Body):
+    """What every request to models may say; the headers `X-Deadline-Ms` and `X-Session` say the
+    same."""
+
+    deadline_ms: int | None = Field(
+        None,
+        ge=1,
+        le=MOST,
+        description="Milliseconds from the request's arrival to the end of its answer; of two "
+        "deadlines the smaller counts.",
+    )
+    session: Text | None = Field(
+        None, description="Id of the session that this request belongs to."
+    )
+
+
 class Narrowing(Body):
     """What a search may look at, within what the caller may read."""
 
@@ -151,7 +167,7 @@ _HARMLESS = Field(None, description="Accepted, has no effect.")
 _REFUSED = Field(None, description="Not supported: refused unless it is null or neutral.")
 
 
-class ChatRequest(Body):
+class ChatRequest(Asking):
     """`POST /v1/chat/completions`."""
 
     model_config = ConfigDict(
@@ -236,7 +252,7 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
 """Refused, except with `null` or one of these values, which say "not wanted"."""
 
 
-class RagChatRequest(AnswerSettings):
+class RagChatRequest(AnswerSettings, Asking):
     """`POST /api/rag/chat`."""
 
     model_config = ConfigDict(
@@ -254,7 +270,7 @@ class RagChatRequest(AnswerSettings):
     temperature: float = Field(0.0, ge=0, le=2, allow_inf_nan=False)
 
 
-class SearchRequest(Narrowing):
+class SearchRequest(Narrowing, Asking):
     """`POST /api/collections/{name}/search`."""
 
     model_config = ConfigDict(
@@ -264,6 +280,45 @@ class SearchRequest(Narrowing):
     query: str = Field(description="What to look for.", min_length=1, max_length=20_000)
     k: int = Field(10, ge=1, le=500, description="Most hits.")
     rerank: bool = Field(True, description="Use the collection's reranker, if it has one.")
+
+
+class OpenSessionsRequest(Body):
+    """`POST /api/sessions`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"owner": "agent-7", "collections": ["default"]}]}
+    )
+
+    owner: Annotated[str, Field(min_length=1, max_length=128)] = Field(
+        description="Who holds them; `server.sessions.per_owner` counts by this name."
+    )
+    collections: Annotated[tuple[Text, ...], BeforeValidator(_listed)] = Field(
+        min_length=1, max_length=100, description="The only collections that they may search."
+    )
+    count: int = Field(1, ge=1, le=MOST, description="How many: all of them are opened, or none.")
+    ttl_seconds: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Their life without a renewal; empty takes `server.sessions.ttl_seconds`.",
+    )
+    access: Annotated[tuple[Label, ...], BeforeValidator(_listed)] | None = Field(
+        None, description="Labels to narrow the caller's own access set to."
+    )
+    owner_pid: int | None = Field(
+        None,
+        ge=1,
+        le=MOST,
+        description="A process on the server's machine whose end ends them (loopback only).",
+    )
+
+
+class RenewSessionRequest(Body):
+    """`POST /api/sessions/{id}/renew`."""
+
+    ttl_seconds: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Life from now on; empty takes the last one."
+    )
 
 
 def _text_input(value: object) -> object:
@@ -276,7 +331,7 @@ def _text_input(value: object) -> object:
     return _listed(value)
 
 
-class EmbeddingsRequest(Body):
+class EmbeddingsRequest(Asking):
     """`POST /v1/embeddings`."""
 
     model_config = ConfigDict(
@@ -329,7 +384,7 @@ RerankTexts = Annotated[
 ]
 
 
-class RerankRequest(Body):
+class RerankRequest(Asking):
     """`POST /v1/rerank`, `/rerank`, `/v2/rerank`: `documents` asks in Jina's and Cohere's way,
     `texts` in that of text-embeddings-inference."""
 

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from headrace.errors import UnknownModel
+from headrace.http.calls import bind
 from headrace.http.context import Context, context_of, json_response
 from headrace.http.describe import described
 from headrace.http.requests import RerankRequest
@@ -26,12 +27,13 @@ from headrace.http.responses import (
     RerankUsage,
     TeiScore,
 )
-from headrace.types import BULK, USER, Role
+from headrace.types import Role
 
 router = APIRouter(tags=["Rerank"])
 
 BULK_TEXTS = 100
-"""More texts than this in one call are bulk work, which waits for queries."""
+"""More texts than this in one call are bulk work, which waits for queries, unless `X-Lane` says
+otherwise."""
 _BODY = RerankList | list[TeiScore]
 
 
@@ -43,7 +45,7 @@ async def rerank(request: Request, body: RerankRequest) -> Response:
     name = _reranker(context, body.model)
     texts = body.texts or body.documents or ()
     models = context.services.models
-    call = USER if len(texts) <= BULK_TEXTS else BULK
+    call = (await bind(request, body, bulk=len(texts) > BULK_TEXTS)).call
     scores = await models.score(name, body.query, texts, call=call)
     order = np.argsort(-scores, kind="stable")
     if body.texts is not None:

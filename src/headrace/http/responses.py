@@ -194,12 +194,14 @@ class JobList(msgspec.Struct, frozen=True):
 
 
 class SearchResponse(msgspec.Struct, frozen=True):
-    """Hits, best first, each with its score per stage; milliseconds per stage."""
+    """Hits, best first, each with its score per stage; milliseconds per stage; what the deadline
+    left out, and why."""
 
     collection: str
     hits: tuple[Hit, ...]
     generation: int
     timings: dict[str, float]
+    skipped: tuple[str, ...] = ()
 
 
 class DocumentEntry(msgspec.Struct, frozen=True):

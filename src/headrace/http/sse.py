@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import Literal
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -29,8 +30,9 @@ class EventStream(Response):
 
     The first event is awaited before the status line is sent, for one heartbeat at most: an error
     until then is raised, and so becomes a response with its own status. A later one is encoded by
-    `on_error` and ends the stream. The generator runs in one task from first to last, which is
-    cancelled when the client goes away.
+    `on_error` and ends the stream; so does an error from outside (a deadline, a shutdown), by
+    `headrace.http.lifetime`. The generator runs in one task from first to last, which is cancelled
+    when the client goes away, and which waits, a few events ahead, while the client reads nothing.
     """
 
     media_type = "text/event-stream"
@@ -48,10 +50,15 @@ class EventStream(Response):
         self._heartbeat = heartbeat
         self._on_error = on_error
         self._ready: asyncio.Queue[bytes | HeadraceError | None] = asyncio.Queue(_AHEAD)
+        self._ended_by: HeadraceError | None = None
+        self._stage: Literal["before", "during", "after"] = "before"  # of the generator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with asyncio.TaskGroup() as group:
             pump = group.create_task(self._pump())
+            exchange = scope.get("headrace.exchange")
+            if exchange is not None:
+                exchange.on_end = lambda error: self._end(pump, error)
             first = await self._next()
             if not isinstance(first, HeadraceError):
                 await self._send(first, send)
@@ -59,15 +66,29 @@ class EventStream(Response):
         if isinstance(first, HeadraceError):
             raise first
 
+    def _end(self, pump: asyncio.Task[None], error: HeadraceError) -> None:
+        """What is ready is still sent, then the error."""
+        if self._stage == "before":
+            self._ready.put_nowait(error)
+        if self._stage != "after":
+            self._ended_by = error
+            pump.cancel()
+
     async def _pump(self) -> None:
-        async with aclosing(self._events) as events:
-            try:
+        self._stage = "during"
+        last: HeadraceError | None = None
+        try:
+            async with aclosing(self._events) as events:
                 async for item in events:
                     await self._ready.put(item)
-            except HeadraceError as error:
-                await self._ready.put(error)
-            else:
-                await self._ready.put(None)
+        except HeadraceError as error:
+            last = error
+        except asyncio.CancelledError:
+            if self._ended_by is None:
+                raise
+            last = self._ended_by
+        self._stage = "after"
+        await self._ready.put(last)
 
     async def _next(self) -> bytes | HeadraceError | None:
         if not self._ready.empty():

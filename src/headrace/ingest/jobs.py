@@ -122,7 +122,7 @@ class Jobs:
         `Overloaded` if `MAX_QUEUED` jobs wait."""
         if not files:
             raise BadRequest("no file was uploaded", field="files")
-        self._check_room()
+        self.check_room()
         job = self._new(collection, sources(files), labels, metadata, False)
         await in_thread(self._journal.add, job)
         try:
@@ -170,7 +170,7 @@ class Jobs:
             raise BadRequest(f"job {job_id!r} is {job.state}; there is nothing to resume")
         if job.uploaded and not self._uploads.present(job_id):
             raise BadRequest(f"the files of job {job_id!r} are gone; upload them again")
-        self._check_room()
+        self.check_room()
         job = msgspec.structs.replace(
             job, state=JobState.QUEUED, started="", finished="", error="", report=None
         )
@@ -200,7 +200,7 @@ class Jobs:
             created=now(),
         )
 
-    def _check_room(self) -> None:
+    def check_room(self) -> None:
         if self._background is None:
             raise BadRequest("background jobs need `async with jobs:`")
         if len(self._queue) >= MAX_QUEUED:

@@ -7,15 +7,18 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Sequence
 
-from headrace.errors import HeadraceError
+from msgspec.structs import replace
+
+from headrace.errors import DeadlineExceeded, HeadraceError, Overloaded
+from headrace.pipeline.budget import Budget, until
 from headrace.pipeline.checking import Checker
 from headrace.pipeline.evidence import Passage, passages
-from headrace.pipeline.plan import AnswerRequest, Plan, make_plan
+from headrace.pipeline.plan import AnswerRequest, Plan, cycle_call, make_plan
 from headrace.pipeline.prompt import build_prompt
 from headrace.pipeline.quotes import choose
 from headrace.pipeline.relevance import relevant
-from headrace.pipeline.sentences import SentenceStream, goes_round
 from headrace.pipeline.services import Services
+from headrace.pipeline.writing import Writer
 from headrace.retrieval.search import search
 from headrace.types import (
     DoneEvent,
@@ -41,6 +44,7 @@ class Run:
         self.timings: dict[str, float] = {}
         self.finish_reason: FinishReason = "stop"
         self.usage = Usage()
+        self.skipped: list[str] = []  # for the deadline
 
     def stage(self, name: str, detail: str = "") -> StageEvent:
         """The stage that ends now."""
@@ -67,14 +71,20 @@ async def answer(services: Services, request: AnswerRequest) -> AsyncGenerator[E
     except HeadraceError as error:
         if not begun:
             raise
-        yield ErrorEvent(error.code, error.message)
+        yield error_event(error)
+
+
+def error_event(error: HeadraceError) -> ErrorEvent:
+    retry_after = error.retry_after if isinstance(error, Overloaded) else None
+    return ErrorEvent(error.code, error.message, retry_after)
 
 
 async def _answer(services: Services, request: AnswerRequest) -> AsyncGenerator[Event, None]:
     run = Run()
     plan = make_plan(services.config, request)
+    budget = Budget(cycle_call(request.call), services.paces)
     index = await asyncio.to_thread(services.collections.open, request.collection)
-    yield run.stage("plan", "; ".join(plan.skipped))
+    planned = run.stage("plan", "; ".join(plan.skipped))
 
     result = await search(
         index,
@@ -85,7 +95,11 @@ async def _answer(services: Services, request: AnswerRequest) -> AsyncGenerator[
         where=request.where,
         k=plan.hits,
         reranker=plan.reranker,
+        call=replace(budget.call, then=() if plan.generator is None else (plan.generator,)),
+        paces=services.paces,
     )
+    run.skipped += result.skipped
+    yield planned  # not before: until here an error has its own status
     yield run.stage("retrieve")
     yield HitsEvent(result.hits)
 
@@ -94,19 +108,17 @@ async def _answer(services: Services, request: AnswerRequest) -> AsyncGenerator[
     near = services.config.models[plan.embedder].near_cosine
     if not await asyncio.to_thread(relevant, plan.lookup, sources, index.snapshot(), near):
         yield checker.refuse()
-    elif plan.generator is None:
-        async for event in _quote(services, plan, checker, sources):
-            yield event
-        yield run.stage("quote")
     else:
-        written = _write(services, request, plan, checker, sources, run)
-        async with contextlib.aclosing(written) as events:
-            async for event in events:
-                yield event
+        if plan.generator is not None:
+            written = _write(services, request, plan, checker, sources, budget, run)
+            async with contextlib.aclosing(written) as events:
+                async for event in events:
+                    yield event
+            yield run.stage("generate")
         if checker.supported == 0:
-            async for event in _quote(services, plan, checker, sources):
+            async for event in _quote(services, plan, checker, sources, budget):
                 yield event
-        yield run.stage("generate")
+            yield run.stage("quote")
     yield _done(services, plan, checker, result, run)
 
 
@@ -116,10 +128,17 @@ async def _write(
     plan: Plan,
     checker: Checker,
     sources: list[Passage],
+    budget: Budget,
     run: Run,
 ) -> AsyncGenerator[Event, None]:
     """Generate, one sentence behind: each is checked before it is shown."""
     assert plan.generator is not None
+    call = budget.writing(plan.embedder)
+    allowed = budget.allow(plan.generator, plan.max_tokens, call)
+    if allowed.skipped:
+        run.skipped.append(allowed.skipped)
+    if not allowed.max_tokens:
+        return
     context = (await services.models.info(plan.generator)).context
     prompt = await build_prompt(
         services.models,
@@ -132,32 +151,36 @@ async def _write(
     )
     yield run.stage("prompt", f"{prompt.used} of {len(sources)} passages")
     params = GenerateParams(
-        max_tokens=plan.max_tokens,
+        max_tokens=allowed.max_tokens,
         temperature=request.temperature,
         top_p=request.top_p,
         seed=request.seed,
         stop=request.stop,
     )
-    sentences = SentenceStream()
-    written: list[str] = []
-    generated = services.models.generate(plan.generator, prompt.messages, params)
-    async with contextlib.aclosing(generated) as deltas:
-        async for delta in deltas:
-            if "first_token" not in run.timings:
-                yield run.stage("first_token")
-            written.append(delta.text)
-            for sentence in sentences.feed(delta.text):
-                async for event in checker.check(sentence):
-                    yield event
-            if delta.finish_reason is not None:
-                run.finish_reason, run.usage = delta.finish_reason, delta.usage or Usage()
-            checker.repeats |= goes_round(sentences.pending)
-            if checker.repeats:
-                break  # a small model that goes round in circles says nothing new
-    if checker.repeats:
-        run.usage = await _count(services, plan.generator, prompt.messages, "".join(written))
+    writer = Writer(plan.generator, services.paces)
+    generated = services.models.generate(plan.generator, prompt.messages, params, call=call)
+    try:
+        async with contextlib.aclosing(until(call.deadline, generated)) as deltas:
+            async for delta in deltas:
+                if "first_token" not in run.timings:
+                    yield run.stage("first_token")
+                for sentence in writer.take(delta):
+                    async for event in checker.check(sentence):
+                        yield event
+                if delta.finish_reason is not None:
+                    run.finish_reason, run.usage = delta.finish_reason, delta.usage or Usage()
+                checker.repeats |= writer.goes_round
+                if checker.repeats:
+                    break  # a small model that goes round in circles says nothing new
+    except (TimeoutError, DeadlineExceeded):
+        writer.give_up()
+        run.skipped.append("generate: cut at the deadline")
+        run.finish_reason, run.usage = "length", Usage(prompt.tokens, writer.deltas)
         return
-    async for event in checker.check(sentences.flush()):
+    if checker.repeats:
+        run.usage = await _count(services, plan.generator, prompt.messages, writer.text)
+        return
+    async for event in checker.check(writer.rest()):
         yield event
 
 
@@ -172,12 +195,16 @@ async def _count(
 
 
 async def _quote(
-    services: Services, plan: Plan, checker: Checker, sources: list[Passage]
+    services: Services, plan: Plan, checker: Checker, sources: list[Passage], budget: Budget
 ) -> AsyncGenerator[Event, None]:
     """An answer made of quotations alone; a refusal if none is left that holds."""
-    found = await choose(services.models, plan.embedder, plan.lookup, sources, plan.max_quotes)
+    began = time.monotonic()
+    found = await choose(
+        services.models, plan.embedder, plan.lookup, sources, plan.max_quotes, call=budget.call
+    )
     async for event in checker.quote(found):
         yield event
+    services.paces.note(f"quote {plan.embedder}", time.monotonic() - began)
     if checker.supported == 0:
         yield checker.refuse()
 
@@ -196,7 +223,7 @@ def _done(
         usage=run.usage,
         refusal=checker.refused,
         timings=retrieval | run.total(),
-        skipped=plan.skipped + repeated,
+        skipped=(*plan.skipped, *run.skipped, *repeated),
         config_version=services.config_version,
         generation=result.generation,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Literal
 
 import msgspec
@@ -10,7 +11,7 @@ from headrace.config.options import AnswerOptions, Config, RetrievalOptions
 from headrace.errors import BadRequest, UnknownModel
 from headrace.pipeline.followup import standalone
 from headrace.pipeline.language import language
-from headrace.types import Filter, Message, Role
+from headrace.types import USER, Call, Filter, Message, Role
 
 MAX_QUESTION = 20_000
 """Characters of a question; more is a document, not a question."""
@@ -33,6 +34,7 @@ class AnswerRequest(msgspec.Struct, frozen=True):
     top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    call: Call = USER
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -85,6 +87,11 @@ def make_plan(config: Config, request: AnswerRequest) -> Plan:
         strict=answer.strict if request.strict is None else request.strict,
         skipped=tuple(skipped),
     )
+
+
+def cycle_call(call: Call) -> Call:
+    """The call of one run of the pipeline, under a name of its own."""
+    return msgspec.structs.replace(call, cycle=uuid.uuid4().hex[:12])
 
 
 def _generator(

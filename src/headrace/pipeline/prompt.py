@@ -14,10 +14,12 @@ TURN_TOKENS = 8
 
 
 class Prompt(NamedTuple):
-    """`used` is how many of the hits, from the first on, are in the messages."""
+    """`used` is how many of the hits, from the first on, are in the messages, `tokens` what all of
+    them hold without the chat template's own."""
 
     messages: tuple[Message, ...]
     used: int
+    tokens: int
 
 
 def passage_text(number: int, hit: Hit, text: str) -> str:
@@ -66,7 +68,7 @@ async def build_prompt(
         *kept,
         Message("user", f"{''.join(taken)}Question: {question}"),
     )
-    return Prompt(messages, len(taken))
+    return Prompt(messages, len(taken), budget - left - 3 * TURN_TOKENS)
 
 
 def _shorten(text: str, share: float) -> str:

@@ -12,7 +12,7 @@ from headrace.pipeline.evidence import Evidence, Passage
 from headrace.pipeline.quotable import asked_for, quotable, whole
 from headrace.retrieval.base import Index
 from headrace.serving.models import Models
-from headrace.types import Document, Quote, Span
+from headrace.types import USER, Call, Document, Quote, Span
 
 CANDIDATES = 24
 """Pieces compared with the question by the embedder: one batch of it."""
@@ -66,7 +66,13 @@ def _page(document: Document, span: Span) -> int | None:
 
 
 async def choose(
-    models: Models, embedder: str, question: str, sources: Sequence[Passage], limit: int
+    models: Models,
+    embedder: str,
+    question: str,
+    sources: Sequence[Passage],
+    limit: int,
+    *,
+    call: Call = USER,
 ) -> list[Evidence]:
     """The at most `limit` spans that answer the question best, best first, each text once.
 
@@ -81,8 +87,8 @@ async def choose(
     if not found:
         return []
     query, pieces = await asyncio.gather(
-        models.embed(embedder, [question], "query"),
-        models.embed(embedder, [text for _, _, text in found], "passage"),
+        models.embed(embedder, [question], "query", call=call),
+        models.embed(embedder, [text for _, _, text in found], "passage", call=call),
     )
     cosines = pieces @ query[0]
     spread = float(np.ptp(cosines)) or 1.0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headrace.config.options import Config
 from headrace.ingest.jobs import Jobs
 from headrace.retrieval.collections import Collections
 from headrace.serving.control import Control
 from headrace.serving.models import Models
+from headrace.serving.paces import Paces
 from headrace.telemetry import Metrics
 
 
@@ -16,7 +17,8 @@ from headrace.telemetry import Metrics
 class Services:
     """The parts of a running Headrace. `config_version` identifies the configuration in every
     answer; `metrics` counts what passes through `models` and what `http` serves; `control` asks the
-    host, which may be another process, what only the host knows."""
+    host, which may be another process, what only the host knows; `paces` remembers what took how
+    long."""
 
     config: Config
     config_version: str
@@ -25,3 +27,4 @@ class Services:
     jobs: Jobs
     metrics: Metrics
     control: Control
+    paces: Paces = field(default_factory=Paces)

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 from unicodedata import normalize
 
-import msgspec
+from msgspec.structs import replace
 
 from headrace.config.options import RetrievalOptions
-from headrace.errors import BadRequest
+from headrace.errors import BadRequest, DeadlineExceeded
 from headrace.retrieval.analyze import references
 from headrace.retrieval.base import Scored, embedding_text
 from headrace.retrieval.collections import check_embedder
@@ -21,12 +21,19 @@ from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.retrieval.fuse import distinct, fuse
 from headrace.retrieval.snapshot import CollectionSnapshot
 from headrace.serving.models import Models
+from headrace.serving.paces import Paces
 from headrace.types import USER, Call, Filter, Hit, SearchResult
 
 T = TypeVar("T")
 
 SPARE = 8
 """Hits fetched beyond those asked for, in case some are deleted meanwhile or the same text."""
+
+RERANK_SHARE = 0.3
+"""Of the time left before a deadline, that a reranker may take where a generator comes after it."""
+
+RERANK_SHARE_ALONE = 0.8
+"""The same where nothing comes after it."""
 
 _executor = ThreadPoolExecutor(max_workers=8, thread_name_prefix="headrace-search")
 _SPACE = re.compile(r"\s+")
@@ -66,12 +73,14 @@ async def search(
     k: int,
     reranker: str | None = None,
     call: Call = USER,
+    paces: Paces | None = None,
 ) -> SearchResult:
-    """The best `k` hits for a query.
+    """The best `k` hits for a query. `call.then` names the models that come after the search.
 
     1. Lexical search and the query's embedding start at once; dense search follows.
     2. The lists are fused. 3. Texts are fetched after that, so what was deleted meanwhile is not
-    among the hits. 4. A reranker, if any, scores the first `rerank_depth`.
+    among the hits. 4. A reranker, if any, scores the first `rerank_depth`, or as many as the
+    deadline of `call` leaves time for.
 
     The steps in threads are two, not one each: a change of threads costs as much as a search of a
     small collection.
@@ -83,6 +92,7 @@ async def search(
         raise BadRequest("the query is empty", field="query")
     info = await models.info(embedder)
     timer = Timer()
+    first = call if reranker is None else replace(call, then=(reranker, *call.then))
     depth = max(options.depth, k)
 
     def lexical() -> tuple[CollectionSnapshot, list[Scored]]:
@@ -93,7 +103,7 @@ async def search(
     try:
         async with asyncio.TaskGroup() as group:
             embedding = group.create_task(
-                timer.wait("embed", models.embed(embedder, [query], "query", call=call))
+                timer.wait("embed", models.embed(embedder, [query], "query", call=first))
             )
             words = group.create_task(_in_thread(lexical))
     except ExceptionGroup as failed:  # callers know the errors, not that two things ran at once
@@ -108,9 +118,42 @@ async def search(
         return distinct(((_likeness(hit), hit) for hit in found), wanted)
 
     hits = await _in_thread(rest)
+    skipped = ""
     if reranker and hits:
-        hits = await timer.wait("rerank", _reranked(models, reranker, query, hits, call))
-    return SearchResult(tuple(hits[:k]), snapshot.generation, timer.total())
+        work = _rerank(models, reranker, query, hits, call, paces or Paces())
+        hits, skipped = await timer.wait("rerank", work)
+    return SearchResult(
+        tuple(hits[:k]), snapshot.generation, timer.total(), (skipped,) if skipped else ()
+    )
+
+
+async def _rerank(
+    models: Models, reranker: str, query: str, hits: list[Hit], call: Call, paces: Paces
+) -> tuple[list[Hit], str]:
+    """The hits in the reranker's order, as far as there is time, and what was left out: the hits
+    beyond keep their order below. The reranker has a share of the time left."""
+    end, depth, pace = None, len(hits), f"score {reranker}"
+    began = time.monotonic()
+    if call.deadline is not None:
+        share = RERANK_SHARE if call.then else RERANK_SHARE_ALONE
+        end = began + share * (call.deadline - began)
+        usual = paces.usual(pace)
+        depth = min(depth, int((end - began) / usual)) if usual else depth
+    if depth < min(2, len(hits)):
+        return hits, "rerank: no time before the deadline"
+    try:
+        async with asyncio.timeout(None if end is None else end - began):
+            ranked = await _reranked(
+                models, reranker, query, hits[:depth], replace(call, deadline=end)
+            )
+    except (TimeoutError, DeadlineExceeded):
+        if call.deadline is None or call.deadline <= time.monotonic():
+            raise
+        paces.note(pace, (time.monotonic() - began) / depth)
+        return hits, "rerank: given up for the deadline"
+    paces.note(pace, (time.monotonic() - began) / depth)
+    skipped = f"rerank: {depth} of {len(hits)} hits before the deadline"
+    return ranked + hits[depth:], skipped if depth < len(hits) else ""
 
 
 async def _reranked(
@@ -119,7 +162,7 @@ async def _reranked(
     texts = [embedding_text(hit.path, hit.text) for hit in hits]
     values = await models.score(reranker, query, texts, call=call)
     scored = [
-        msgspec.structs.replace(hit, score=value, scores={**hit.scores, "rerank": value})
+        replace(hit, score=value, scores={**hit.scores, "rerank": value})
         for hit, value in zip(hits, values.tolist(), strict=True)
     ]
     return sorted(scored, key=lambda hit: -hit.score)

@@ -14,6 +14,7 @@ from headrace.serving.catalogue import model_specs
 from headrace.serving.control import Control, LocalControl
 from headrace.serving.models import Models
 from headrace.serving.pool import Pool
+from headrace.serving.sessions import install
 from headrace.serving.survey import Surveyor
 from headrace.telemetry import Metrics
 
@@ -39,8 +40,8 @@ class LocalHost(Host):
 async def model_host(config: Config) -> AsyncIterator[LocalHost]:
     """The models' workers, and who answers for them. Leaving it ends every worker."""
     metrics = Metrics()
-    async with Pool(model_specs(config)) as pool:
-        control = LocalControl()
+    control = LocalControl()
+    async with Pool(model_specs(config)) as pool, install(control, lambda: config.server.sessions):
         surveyor = Surveyor(metrics, pool.states, pool.devices)
         surveyor.register(control)
         yield LocalHost(pool, control, metrics, surveyor)

@@ -1,0 +1,57 @@
+"""What a generator has written so far, and how fast."""
+
+from __future__ import annotations
+
+import time
+
+from headrace.pipeline.sentences import SentenceStream, goes_round
+from headrace.serving.paces import Paces
+from headrace.types import Delta
+
+
+class Writer:
+    """The text of one generator, sentence by sentence. `deltas` counts those with text."""
+
+    def __init__(self, generator: str, paces: Paces) -> None:
+        self._generator = generator
+        self._paces = paces
+        self._sentences = SentenceStream()
+        self._written: list[str] = []
+        self._began = self._first = time.monotonic()
+        self.deltas = 0
+
+    def take(self, delta: Delta) -> list[str]:
+        """The sentences that it completes."""
+        if delta.text:
+            if not self.deltas:
+                self._first = time.monotonic()
+                self._paces.note(f"first_token {self._generator}", self._first - self._began)
+            self.deltas += 1
+            self._written.append(delta.text)
+        if delta.usage is not None:
+            self._note_pace(delta.usage.completion_tokens)
+        return list(self._sentences.feed(delta.text))
+
+    @property
+    def text(self) -> str:
+        return "".join(self._written)
+
+    @property
+    def goes_round(self) -> bool:
+        return goes_round(self._sentences.pending)
+
+    def rest(self) -> str:
+        """The last sentence, which nothing has ended."""
+        return self._sentences.flush()
+
+    def give_up(self) -> None:
+        """There is no time for more."""
+        if self.deltas:
+            self._note_pace(self.deltas)
+        else:
+            self._paces.note(f"first_token {self._generator}", time.monotonic() - self._began)
+
+    def _note_pace(self, tokens: int) -> None:
+        if tokens > 1:
+            seconds = (time.monotonic() - self._first) / (tokens - 1)
+            self._paces.note(f"token {self._generator}", seconds)
