@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -15,6 +16,15 @@ from headrace.types import Chunk, Document, Filter, Hit, Span
 class Scored(NamedTuple):
     chunk_id: int
     score: float
+
+
+def scored(ids: Iterable[int], scores: Iterable[float]) -> list[Scored]:
+    """The two side by side. A query makes some hundred of them: this takes half the time of the
+    class's own constructor."""
+    return list(map(_make_scored, zip(ids, scores, strict=True)))
+
+
+_make_scored: Callable[[tuple[int, float]], Scored] = partial(tuple.__new__, Scored)
 
 
 class NewChunk(NamedTuple):

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.errors import StorageError
-from headrace.retrieval.base import Scored
+from headrace.retrieval.base import Scored, scored
 from headrace.retrieval.files import new_folder
 
 faiss: Any = _faiss  # its stubs lack what its Python layer adds
@@ -45,6 +45,8 @@ EF_SEARCH = 200
 Ids = npt.NDArray[np.int64]
 Matrix = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
+Found = tuple[Ids, Matrix]
+"""Chunk ids and scores, side by side, best first."""
 
 
 class BaseMeta(msgspec.Struct, frozen=True):
@@ -55,6 +57,9 @@ class BaseMeta(msgspec.Struct, frozen=True):
     last: int
     rows: int
     dimensions: int
+
+
+_NOTHING: Found = (np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 class DenseBase:
@@ -82,12 +87,12 @@ class DenseBase:
             )
         self._codes = faiss.downcast_index(self._index.storage)
 
-    def search(self, vector: Matrix, k: int, allowed: Mask) -> list[Scored]:
+    def search(self, vector: Matrix, k: int, allowed: Mask) -> Found:
         """`allowed` bool [rows]."""
         count = int(np.count_nonzero(allowed))
         k = min(k, count)
         if k == 0:
-            return []
+            return _NOTHING
         faiss.omp_set_num_threads(1)  # counts per calling thread; one query gains nothing by more
         selector, bits = None, None
         if count < len(allowed):
@@ -104,8 +109,7 @@ class DenseBase:
             index = self._index
         scores, rows = index.search(vector[None], k, params=parameters)
         found = rows[0] >= 0
-        ids, values = self.ids[rows[0][found]], scores[0][found]
-        return list(map(Scored, ids.tolist(), values.tolist()))
+        return self.ids[rows[0][found]], scores[0][found]
 
     def vectors(self, rows: npt.NDArray[np.int64]) -> Matrix:
         """The decoded codes of some rows, float32 [n, dimensions] (for `verify`)."""
@@ -152,19 +156,19 @@ class DeltaView:
     ids: Ids
     vectors: Matrix
 
-    def search(self, vector: Matrix, k: int, allowed: Mask) -> list[Scored]:
+    def search(self, vector: Matrix, k: int, allowed: Mask) -> Found:
         """`allowed` bool [rows]."""
         rows = np.flatnonzero(allowed)
         k = min(k, len(rows))
         if k == 0:
-            return []
+            return _NOTHING
         if len(rows) < len(allowed) // 2:
             scores = _products(self.vectors[rows], vector)
         else:
             scores = _products(self.vectors, vector)[rows]
         best = np.argpartition(-scores, k - 1)[:k]
         best = best[np.argsort(-scores[best], kind="stable")]
-        return [Scored(int(self.ids[rows[i]]), float(scores[i])) for i in best]
+        return self.ids[rows[best]], scores[best]
 
 
 def _products(matrix: Matrix, vector: Matrix) -> Matrix:
@@ -187,11 +191,13 @@ class DenseView:
         self, vector: Matrix, k: int, base_allowed: Mask | None, delta_allowed: Mask
     ) -> list[Scored]:
         """At most `k` chunks by inner product, best first."""
-        found = self.delta.search(vector, k, delta_allowed)
+        ids, scores = self.delta.search(vector, k, delta_allowed)
         if self.base is not None and base_allowed is not None:
-            found += self.base.search(vector, k, base_allowed)
-            found.sort(key=lambda scored: -scored.score)
-        return found[:k]
+            base_ids, base_scores = self.base.search(vector, k, base_allowed)
+            ids, scores = np.concatenate([ids, base_ids]), np.concatenate([scores, base_scores])
+            best = np.argsort(-scores, kind="stable")[:k]
+            ids, scores = ids[best], scores[best]
+        return scored(ids.tolist(), scores.tolist())
 
 
 def write_base(

@@ -7,27 +7,39 @@ Functions for Hybrid Retrieval" (2022); reciprocal ranks follow Cormack, Clarke 
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TypeVar
+from unicodedata import normalize
 
 from headrace.config.options import RetrievalOptions
-from headrace.retrieval.base import Scored
+from headrace.retrieval.base import Scored, scored
+from headrace.types import Hit
 
 T = TypeVar("T")
+_SPACE = re.compile(r"\s+")
 
 
 def convex(dense: Sequence[Scored], lexical: Sequence[Scored], dense_weight: float) -> list[Scored]:
     """Weighted sum of the scores, each list scaled to [0, 1]; who is not in a list gets 0 of it,
     so lexical hits are only ever added."""
-    sums: dict[int, float] = {}
-    for found, weight in ((dense, dense_weight), (lexical, 1.0 - dense_weight)):
-        scores = [score for _, score in found]
-        low = min(scores, default=0.0)
-        width = max(scores, default=0.0) - low
-        for chunk_id, score in found:
-            share = (score - low) / width if width > 0 else 1.0
-            sums[chunk_id] = sums.get(chunk_id, 0.0) + weight * share
+    sums = _shares(dense, dense_weight)
+    for chunk_id, share in _shares(lexical, 1.0 - dense_weight).items():
+        sums[chunk_id] = sums.get(chunk_id, 0.0) + share
     return _ranked(sums)
+
+
+def _shares(found: Sequence[Scored], weight: float) -> dict[int, float]:
+    """The scores of one list, scaled to [0, weight]."""
+    if not found:
+        return {}
+    scores = [score for _, score in found]
+    low = min(scores)
+    width = max(scores) - low
+    if width <= 0:
+        return {chunk_id: weight for chunk_id, _ in found}
+    return {chunk_id: weight * ((score - low) / width) for chunk_id, score in found}
 
 
 def reciprocal_ranks(lists: Iterable[Sequence[Scored]], constant: int) -> list[Scored]:
@@ -61,6 +73,26 @@ def distinct(items: Iterable[tuple[Hashable, T]], k: int) -> list[T]:
     return kept
 
 
+def without_copies(hits: Sequence[Hit], k: int) -> list[Hit]:
+    """The first `k` hits, each text under the same titles once: copies of one file say nothing
+    new. The same words under other titles (another law's last article) are another hit, so only
+    texts that share their titles are compared."""
+    titles = [" ".join(hit.path) for hit in hits]
+    shared = Counter(titles)
+    return distinct(
+        (
+            ((title, _plain(hit.text) if shared[title] > 1 else ""), hit)
+            for title, hit in zip(titles, hits, strict=True)
+        ),
+        k,
+    )
+
+
+def _plain(text: str) -> str:
+    return _SPACE.sub("", normalize("NFKC", text)).lower()
+
+
 def _ranked(sums: dict[int, float]) -> list[Scored]:
     """Best first; of equals, the older chunk, so that results do not depend on chance."""
-    return [Scored(*item) for item in sorted(sums.items(), key=lambda item: (-item[1], item[0]))]
+    ids = sorted(sorted(sums), key=sums.__getitem__, reverse=True)  # both sorts are stable
+    return scored(ids, map(sums.__getitem__, ids))

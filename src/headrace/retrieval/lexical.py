@@ -20,7 +20,7 @@ import tantivy
 
 from headrace.errors import StorageError
 from headrace.retrieval.analyze import VERSION, references, tokens
-from headrace.retrieval.base import Scored, embedding_text
+from headrace.retrieval.base import Scored, embedding_text, scored
 from headrace.retrieval.rows import StoredChunk
 from headrace.types import Filter
 
@@ -148,7 +148,7 @@ class LexicalReader:
         query = self._query(counts, where, documents)
         hits = self._searcher.search(query, min(k, self.chunks), count=False).hits
         ids = self._numbers("chunk", [address for _, address in hits])
-        return [Scored(i, float(score)) for i, (score, _) in zip(ids, hits, strict=True)]
+        return scored(ids, [score for score, _ in hits])
 
     def frequency(self, token: str) -> int:
         """Chunks that have the token, deleted ones included until segments are merged."""
