@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
-from unicodedata import normalize
 
 from msgspec.structs import replace
 
@@ -18,7 +16,7 @@ from headrace.retrieval.analyze import references
 from headrace.retrieval.base import Scored, embedding_text
 from headrace.retrieval.collections import check_embedder
 from headrace.retrieval.embedded import EmbeddedIndex
-from headrace.retrieval.fuse import distinct, fuse
+from headrace.retrieval.fuse import fuse, without_copies
 from headrace.retrieval.snapshot import CollectionSnapshot
 from headrace.serving.models import Models
 from headrace.serving.paces import Paces
@@ -36,7 +34,6 @@ RERANK_SHARE_ALONE = 0.8
 """The same where nothing comes after it."""
 
 _executor = ThreadPoolExecutor(max_workers=8, thread_name_prefix="headrace-search")
-_SPACE = re.compile(r"\s+")
 
 
 class Timer:
@@ -115,7 +112,7 @@ async def search(
         near = timer.call("dense", snapshot.search_dense, vector, depth, where)
         scores = timer.call("fuse", _fused, near, by_words, query, options, wanted + SPARE)
         found = timer.call("fetch", index.get, scores, where)
-        return distinct(((_likeness(hit), hit) for hit in found), wanted)
+        return without_copies(found, wanted)
 
     hits = await _in_thread(rest)
     skipped = ""
@@ -194,12 +191,6 @@ def _scores(
         }
         for chunk_id, score in fused
     }
-
-
-def _likeness(hit: Hit) -> tuple[str, str]:
-    """Two hits with the same likeness say the same under the same titles: copies of one file.
-    The same words under other titles (another law's last article) are another hit."""
-    return (" ".join(hit.path), _SPACE.sub("", normalize("NFKC", hit.text)).lower())
 
 
 async def _in_thread(function: Callable[..., T], *arguments: object) -> T:
