@@ -17,6 +17,7 @@ class Replica:
         self.tokens = 0  # of the batches in flight
         self.streams = 0
         self._flying = dict.fromkeys(Lane, 0)
+        self.since = asyncio.get_running_loop().time()
         self._freed = 0.0  # when it last finished a batch
 
     @property
@@ -26,6 +27,12 @@ class Replica:
     def has_place(self, lane: Lane) -> bool:
         """Whether another batch may go: what it computes at once, and one that waits there."""
         return self.alive and self._flying[lane] <= self.client.info.parallel
+
+    @property
+    def has_slot(self) -> bool:
+        """Whether another stream may go."""
+        slots = self.client.info.slots
+        return self.alive and (not slots or self.streams < slots)
 
     def board(self, lane: Lane, tokens: int) -> None:
         """A batch goes there."""

@@ -99,13 +99,17 @@ class Request:
             self.result.set_result(self._rows)
 
     def fail(self, error: HeadraceError) -> None:
-        """End with an error of its own, unless it has ended: one exception must not be raised in
-        many tasks."""
+        """End with a copy of the error, unless it has ended."""
         if self.result.done():
             return
-        own = by_code(error.code, error.message)
-        own.__dict__.update(error.__dict__)
-        if isinstance(own, ModelFailed):
-            own.unsent = not self._sent
-        self.result.set_exception(own)
+        self.result.set_exception(own_copy(error, unsent=not self._sent))
         self.result.exception()  # its caller may be gone already
+
+
+def own_copy(error: HeadraceError, *, unsent: bool) -> HeadraceError:
+    """The same error once more: one exception object must not be raised in many tasks."""
+    own = by_code(error.code, error.message)
+    own.__dict__.update(error.__dict__)
+    if isinstance(own, ModelFailed):
+        own.unsent = unsent
+    return own
