@@ -3,6 +3,9 @@
 Background jobs run one after the other, because they would only share the embedder; the task that
 runs them belongs to `async with jobs:`. Leaving it interrupts the one that runs, which `resume`
 (or running the same paths again) completes.
+
+Several processes may do this over one data folder: a job runs in the process that took it, any of
+them can tell of it, and any can cancel it, by a word in the journal.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from uuid import uuid4
 import msgspec
 
 from headrace.config.options import Config
-from headrace.errors import BadRequest, HeadraceError, Overloaded, StorageError
+from headrace.errors import BadRequest, Busy, HeadraceError, Overloaded, StorageError
 from headrace.ingest.discover import Candidate, discover
 from headrace.ingest.flow import Order, ingest
 from headrace.ingest.journal import Journal, now
@@ -34,6 +37,12 @@ MAX_QUEUED = 16
 """Background jobs that may wait; each holds its uploads on the disk."""
 
 _JOURNAL_SECONDS = 0.5
+_WORD_SECONDS = 1.0
+"""How often a process looks whether another one wants a job of its own cancelled."""
+_ELSEWHERE_SECONDS = 10.0
+"""How long another process may take to cancel a job."""
+_BUSY_SECONDS = 1.0
+"""How often a background job tries a collection that somebody else writes to."""
 
 
 class Jobs:
@@ -144,9 +153,9 @@ class Jobs:
         return [self._live(job, files=False) for job in jobs]
 
     async def cancel(self, job_id: str) -> Job:
-        """Stop a background job and wait until it has stopped. What it has stored stays. A job
-        that has ended is left as it is. Raises `UnknownItem`; `BadRequest` for a job of another
-        process."""
+        """Stop a background job, of whatever process, and wait until it has stopped. What it has
+        stored stays. A job that has ended is left as it is. Raises `UnknownItem`; `BadRequest` if
+        another process does not stop it, such as `headrace ingest`."""
         job = await in_thread(self._journal.get, job_id)
         if job.state.ended:
             return job
@@ -159,8 +168,25 @@ class Jobs:
             await in_thread(self._journal.update, _ended(job, JobState.CANCELLED))
             await in_thread(self._uploads.drop, job_id)
         else:
-            raise BadRequest(f"job {job_id!r} runs in another process; stop it there", field="job")
+            await self._cancel_elsewhere(job_id)
         return await self.get(job_id)
+
+    async def _cancel_elsewhere(self, job_id: str) -> None:
+        await in_thread(self._journal.ask_to_cancel, job_id)
+        try:
+            async with asyncio.timeout(_ELSEWHERE_SECONDS):
+                while True:
+                    job = await in_thread(self._journal.get, job_id)
+                    if job.state.ended:
+                        return
+                    await asyncio.sleep(_WORD_SECONDS / 4)
+        except TimeoutError as error:
+            raise BadRequest(
+                f"job {job_id!r} runs in another process, which does not stop it; stop it there",
+                field="job",
+            ) from error
+        finally:
+            await in_thread(self._journal.withdraw, job_id)
 
     async def resume(self, job_id: str) -> Job:
         """Queue a job again that failed or was interrupted or cancelled; what it has done is not
@@ -221,10 +247,12 @@ class Jobs:
                 self._queue.popleft(), state=JobState.RUNNING, started=now()
             )
             recorder = _Recorder(job, self._journal, None)
-            task = asyncio.create_task(self._execute(job, recorder, JobState.INTERRUPTED))
+            task = asyncio.create_task(
+                self._execute(job, recorder, JobState.INTERRUPTED, patient=True)
+            )
             self._running = (job, task, recorder.tally)
             try:
-                await asyncio.wait([task])
+                await self._attend(task)
             except asyncio.CancelledError:
                 task.cancel()
                 await asyncio.wait([task])
@@ -232,6 +260,16 @@ class Jobs:
             finally:
                 self._running = None
                 await self._settle(job, task)
+
+    async def _attend(self, task: asyncio.Task[Report]) -> None:
+        """While a job runs, and perhaps others wait: hear who wants one of them cancelled."""
+        while True:
+            await asyncio.wait([task], timeout=_WORD_SECONDS)
+            if task.done():
+                return
+            with contextlib.suppress(StorageError):  # the job itself will say so
+                for job_id in await in_thread(self._journal.cancellations):
+                    await self.cancel(job_id)
 
     async def _settle(self, job: Job, task: asyncio.Task[Report]) -> None:
         """See that the journal knows the end of a job that could not write it down itself."""
@@ -245,13 +283,16 @@ class Jobs:
                 ended = _ended(stored, state, f"{type(error).__name__}: {error}" if error else "")
                 await in_thread(self._journal.update, ended)
 
-    async def _execute(self, job: Job, recorder: _Recorder, on_cancel: JobState) -> Report:
+    async def _execute(
+        self, job: Job, recorder: _Recorder, on_cancel: JobState, *, patient: bool = False
+    ) -> Report:
         """Run the job and keep its journal; the state after a cancellation is `on_cancel`,
-        unless `cancel` was the cause."""
+        unless `cancel` was the cause. A `patient` one waits for who else writes to the
+        collection: jobs of other processes, which `cancel` ends too."""
         try:
             async with recorder:
                 order = await in_thread(self._order, job)
-                await ingest(self._collections, self._models, job.collection, order, recorder.tally)
+                await self._ingest(job, order, recorder.tally, patient=patient)
         except asyncio.CancelledError:
             by_call = job.id in self._cancelled
             self._cancelled.discard(job.id)
@@ -264,6 +305,17 @@ class Jobs:
         await recorder.end(JobState.DONE)
         await in_thread(self._uploads.drop, job.id)
         return recorder.tally.report
+
+    async def _ingest(self, job: Job, order: Order, tally: Tally, *, patient: bool) -> None:
+        while True:
+            try:
+                await ingest(self._collections, self._models, job.collection, order, tally)
+            except Busy as error:
+                if not patient or error.pid is None:  # None: not the collection's writer
+                    raise
+            else:
+                return
+            await asyncio.sleep(_BUSY_SECONDS)
 
     def _clean(self) -> None:
         """Uploads of jobs that are done or forgotten are of no more use."""

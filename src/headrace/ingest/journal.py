@@ -37,6 +37,9 @@ CREATE TABLE IF NOT EXISTS files (
     outcome BLOB NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS files_by_job ON files (job);
+CREATE TABLE IF NOT EXISTS cancellations (
+    job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE
+) STRICT;
 """
 
 
@@ -78,8 +81,30 @@ class Journal:
                 "UPDATE jobs SET state = ?, job = ?, pid = ?, born = ? WHERE id = ?",
                 (job.state, msgspec.json.encode(kept), *self._me, job.id),
             )
+            if job.state.ended:
+                db.execute("DELETE FROM cancellations WHERE job = ?", (job.id,))
             rows = [(job.id, msgspec.json.encode(outcome)) for outcome in outcomes or ()]
             db.executemany("INSERT INTO files (job, outcome) VALUES (?, ?)", rows)
+
+    def ask_to_cancel(self, job_id: str) -> None:
+        """Leave word for the process that runs the job."""
+        with self._writing() as db:
+            db.execute("INSERT OR IGNORE INTO cancellations (job) VALUES (?)", (job_id,))
+
+    def withdraw(self, job_id: str) -> None:
+        """Undo `ask_to_cancel`."""
+        with self._writing() as db:
+            db.execute("DELETE FROM cancellations WHERE job = ?", (job_id,))
+
+    def cancellations(self) -> set[str]:
+        """Jobs of this process that another one asks to cancel."""
+        with self._writing() as db:
+            rows = db.execute(
+                "SELECT id FROM jobs JOIN cancellations ON id = cancellations.job"
+                " WHERE pid = ? AND born = ?",
+                self._me,
+            ).fetchall()
+        return {job for (job,) in rows}
 
     def forget_files(self, job_id: str) -> None:
         """Drop what is known of a job's files, because the job starts again."""
@@ -127,6 +152,7 @@ class Journal:
                     "UPDATE jobs SET state = ?, job = ? WHERE id = ?",
                     (job.state, msgspec.json.encode(job), job.id),
                 )
+                db.execute("DELETE FROM cancellations WHERE job = ?", (job.id,))
 
     def close(self) -> None:
         with self._lock:
