@@ -12,9 +12,11 @@ from pathlib import Path
 
 import httpx
 import uvicorn
+from still_pool import StillPool
 
 from headrace.app import model_specs
 from headrace.config.options import Config
+from headrace.config.origin import Origin
 from headrace.http.app import create_app
 from headrace.http.protocol import Protocol
 from headrace.ingest.jobs import Jobs
@@ -24,7 +26,9 @@ from headrace.serving.control import LocalControl
 from headrace.serving.local import LocalModels
 from headrace.serving.measured import MeasuredModels
 from headrace.serving.models import Models
+from headrace.serving.operate import answer_operators
 from headrace.serving.sessions import install
+from headrace.serving.settings_owner import Owner
 from headrace.serving.survey import Surveyor
 from headrace.telemetry import Metrics
 
@@ -52,6 +56,13 @@ def write_documents(folder: Path) -> Path:
     return folder
 
 
+def write_config(config: Config) -> Origin:
+    """A file that says what `config` says (YAML holds JSON), beside its data folder."""
+    file = config.data_dir.parent / "headrace.yaml"
+    file.write_text(config.model_dump_json(indent=1), encoding="utf-8")
+    return Origin(file, environment=KEYS)
+
+
 @contextlib.asynccontextmanager
 async def running(
     config: Config, wrap: Callable[[Models], Models] = lambda models: models
@@ -65,7 +76,10 @@ async def running(
         async with sessions, Jobs(config, collections, models) as jobs:
             metrics = Metrics()
             measured = MeasuredModels(wrap(models), metrics)
-            Surveyor(metrics, list, list).register(control)
+            pool = StillPool(config)
+            Surveyor(metrics, list, pool.devices).register(control)
+            answer_operators(control, pool)
+            Owner(write_config(config), config, pool.configure).register(control)
             yield Services(config, "test-1", measured, collections, jobs, metrics, control)
         await models.close()
 

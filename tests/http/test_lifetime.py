@@ -42,7 +42,7 @@ async def run(app: object, wire: Wire, *, body_seconds: float = 60.0, **headers:
     pairs = [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
     scope: Scope = {"type": "http", "method": "POST", "path": "/", "headers": pairs}
     bounds = Bounds(LIMIT, 60.0, body_seconds)
-    lifetime = Lifetime(app, bounds=lambda: bounds, drain=Drain())  # type: ignore[arg-type]
+    lifetime = Lifetime(app, bounds=lambda _: bounds, drain=Drain())  # type: ignore[arg-type]
     await lifetime(scope, wire.incoming.get, wire.send)
 
 

@@ -126,15 +126,21 @@ class ServerOptions(Options):
         2048,
         ge=1,
         description="Open connections of one server process; more get 503 and are closed.",
+        json_schema_extra=RESTART,
     )
     keepalive_seconds: float = Field(
-        60.0, gt=0, le=3600, description="How long a connection may be idle between two requests."
+        60.0,
+        gt=0,
+        le=3600,
+        description="How long a connection may be idle between two requests.",
+        json_schema_extra=RESTART,
     )
     stall_seconds: float = Field(
         60.0,
         gt=0,
         le=3600,
         description="How long a client may take nothing of its answer before it is cut off.",
+        json_schema_extra=RESTART,
     )
     heartbeat_seconds: float = Field(
         15.0, gt=0, le=300, description="Silence after which a stream sends a heartbeat."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,40 @@ _SCALARS = {
 _STRING, _ARRAY = 8, 9
 _LONGEST = 1 << 20
 _MOST_DIMENSIONS = 4
+_ALIGNMENT = 32
+_BLOCKS = {
+    0: (1, 4),  # F32
+    1: (1, 2),  # F16
+    2: (32, 18),  # Q4_0
+    3: (32, 20),  # Q4_1
+    6: (32, 22),  # Q5_0
+    7: (32, 24),  # Q5_1
+    8: (32, 34),  # Q8_0
+    10: (256, 84),  # Q2_K
+    11: (256, 110),  # Q3_K
+    12: (256, 144),  # Q4_K
+    13: (256, 176),  # Q5_K
+    14: (256, 210),  # Q6_K
+    16: (256, 66),  # IQ2_XXS
+    17: (256, 74),  # IQ2_XS
+    18: (256, 98),  # IQ3_XXS
+    19: (256, 50),  # IQ1_S
+    20: (32, 18),  # IQ4_NL
+    21: (256, 110),  # IQ3_S
+    22: (256, 82),  # IQ2_S
+    23: (256, 136),  # IQ4_XS
+    24: (1, 1),  # I8
+    25: (1, 2),  # I16
+    26: (1, 4),  # I32
+    27: (1, 8),  # I64
+    28: (1, 8),  # F64
+    29: (256, 56),  # IQ1_M
+    30: (1, 2),  # BF16
+    34: (256, 54),  # TQ1_0
+    35: (256, 66),  # TQ2_0
+    39: (32, 17),  # MXFP4
+}
+"""Values and bytes of one block, by the number of its type."""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -53,11 +88,38 @@ def tensors(path: Path) -> list[str]:
             _entry(file)
         for _ in range(weights):
             names.append(_string(file))
-            (dimensions,) = _unpack(file, "I")
-            if dimensions > _MOST_DIMENSIONS:
-                raise ValueError(f"a tensor claims {dimensions} dimensions")
-            _unpack(file, f"{dimensions}QIQ")  # shape, type, place
+            _tensor(file)
     return names
+
+
+def check(path: Path) -> int:
+    """How many weights there are, if all of them are in the file; those of a type that is not
+    known here are taken to be. Raises `SourceError`."""
+    with _opened(path) as (file, weights, count):
+        alignment = _ALIGNMENT
+        for _ in range(count):
+            key, value = _string(file), _entry(file)
+            if key == "general.alignment" and isinstance(value, int) and value > 0:
+                alignment = value
+        needed = 0
+        for _ in range(weights):
+            _string(file)
+            *shape, kind, place = _tensor(file)
+            values, size = _BLOCKS.get(kind, (1, 0))
+            needed = max(needed, place + math.prod(shape) // values * size)
+        start = -(-file.tell() // alignment) * alignment
+        have = path.stat().st_size
+        if weights and start + needed > have:
+            raise ValueError(f"it has {have} of {start + needed} bytes")
+    return weights
+
+
+def _tensor(file: BinaryIO) -> tuple[Any, ...]:
+    """Shape, type and place of a weight."""
+    (dimensions,) = _unpack(file, "I")
+    if dimensions > _MOST_DIMENSIONS:
+        raise ValueError(f"a tensor claims {dimensions} dimensions")
+    return _unpack(file, f"{dimensions}QIQ")
 
 
 @contextmanager

@@ -9,21 +9,25 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.types import Scope
 
 from headrace import __version__
 from headrace.http import (
+    admin,
+    admin_models,
     collections,
     describe,
     failures,
     health,
     jobs,
+    model_files,
     openai,
     rag,
     rerank,
     sessions,
 )
 from headrace.http import responses as bodies
-from headrace.http.context import Live
+from headrace.http.context import Live, context_in
 from headrace.http.drain import Drain
 from headrace.http.gate import Gate
 from headrace.http.lifetime import Bounds, Lifetime
@@ -32,6 +36,10 @@ from headrace.pipeline.services import Services
 from headrace.serving.sessions import Sessions
 from headrace.types import Event
 
+PARTS = (
+    *(openai, rerank, rag, sessions, collections, jobs, health),
+    *(admin, admin_models, model_files),
+)
 MIB = 1024 * 1024
 
 DESCRIPTION = """Answers from private documents, with quotations that are exactly in the sources.
@@ -52,9 +60,6 @@ def create_app(services: Services, environment: Mapping[str, str] | None = None)
     live = Live(services, os.environ if environment is None else environment)
     drain = Drain()
 
-    def bounds() -> Bounds:
-        return Bounds(live.server.max_body_mib * MIB, live.server.stall_seconds)
-
     app = FastAPI(
         title="Headrace",
         version=__version__,
@@ -64,16 +69,36 @@ def create_app(services: Services, environment: Mapping[str, str] | None = None)
         middleware=[
             Middleware(Observe, live=live, metrics=metrics),
             Middleware(Gate, drain=drain, metrics=metrics),
-            Middleware(Lifetime, bounds=bounds, drain=drain),
+            Middleware(Lifetime, bounds=_bounds, drain=drain),
         ],
     )
     app.state.live = live
     app.state.drain = drain
-    for part in (openai, rerank, rag, sessions, collections, jobs, health):
+    for part in (
+        openai,
+        rerank,
+        rag,
+        sessions,
+        collections,
+        jobs,
+        health,
+        admin,
+        admin_models,
+        model_files,
+    ):
         app.include_router(part.router)
     failures.install(app)
     describe.install(app, DESCRIPTION, _bodies())
     return app
+
+
+def _bounds(scope: Scope) -> Bounds:
+    server = context_in(scope).services.config.server
+    if model_files.is_upload(scope["path"]):
+        size, option = server.max_model_mib, "server.max_model_mib"
+    else:
+        size, option = server.max_body_mib, "server.max_body_mib"
+    return Bounds(size * MIB, server.stall_seconds, option=option)
 
 
 def _bodies() -> list[Any]:

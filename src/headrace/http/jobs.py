@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
-import tempfile
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -17,18 +10,15 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.responses import Response
 
 from headrace.config.options import Label
-from headrace.errors import BadRequest, StorageError
+from headrace.errors import BadRequest
 from headrace.http.context import caller_of, context_of, json_response
 from headrace.http.describe import described
 from headrace.http.responses import JobList
-from headrace.http.uploads import Received, receive
+from headrace.http.uploads import Received, incoming, receive
 from headrace.ingest.outcomes import Job
 from headrace.retrieval.collections import checked_name
 
 router = APIRouter(tags=["Ingestion"])
-
-ABANDONED_SECONDS = 24 * 3600
-"""No upload takes this long; a folder this old has lost its process."""
 
 _LABELS: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[Label, ...])
 _FORM: dict[str, Any] = {
@@ -78,38 +68,13 @@ async def add_documents(request: Request, name: str) -> Response:
     context = context_of(request)
     name = checked_name(name)
     context.services.jobs.check_room()  # before all of it has been received
-    async with _folder(context.services.config.data_dir) as folder:
+    async with incoming(context.services.config.data_dir) as folder:
         content_type = request.headers.get("content-type", "")
         received = await receive(content_type, request.stream(), folder)
         labels, metadata = _settings(received)
         jobs = context.services.jobs
         job = await jobs.submit(name, received.files, labels=labels, metadata=metadata)
     return json_response(job, 202)
-
-
-@asynccontextmanager
-async def _folder(data_dir: Path) -> AsyncIterator[Path]:
-    """A folder for one upload, below the data folder so that files can be moved and not copied;
-    what nobody has moved away is removed in the end."""
-    try:
-        folder = await asyncio.to_thread(_make_folder, data_dir / "incoming")
-    except OSError as error:
-        raise StorageError(
-            f"the data folder {data_dir} cannot be written: {error.strerror}"
-        ) from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _make_folder(home: Path) -> Path:
-    """A new folder in `home`, from which the rests of uploads that a killed process left go."""
-    home.mkdir(parents=True, exist_ok=True)
-    for old in home.iterdir():
-        if time.time() - old.stat().st_mtime > ABANDONED_SECONDS:
-            shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(dir=home))
 
 
 def _settings(received: Received) -> tuple[tuple[str, ...] | None, dict[str, str]]:

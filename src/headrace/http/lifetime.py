@@ -28,19 +28,21 @@ _BYTES_PER_SECOND = 1024
 
 
 class Bounds(NamedTuple):
-    """`max_body` in bytes; `stall_seconds` is how long a client may take nothing of its answer."""
+    """`max_body` in bytes, with the option that sets it; `stall_seconds` is how long a client may
+    take nothing of its answer."""
 
     max_body: int
     stall_seconds: float
     body_seconds: float = BODY_SECONDS
+    option: str = "server.max_body_mib"
 
 
 class Lifetime:
     """Ends a request's work when its client goes away or stalls, its body exceeds its bounds, its
     deadline passes, or `drain` says so: an unfinished request holds one of the places that
-    `server.max_pending` limits. `bounds` is asked anew for each request."""
+    `server.max_pending` limits. `bounds` is asked for each request."""
 
-    def __init__(self, app: ASGIApp, *, bounds: Callable[[], Bounds], drain: Drain) -> None:
+    def __init__(self, app: ASGIApp, *, bounds: Callable[[Scope], Bounds], drain: Drain) -> None:
         self.app = app
         self._bounds = bounds
         self._drain = drain
@@ -49,11 +51,11 @@ class Lifetime:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        bounds = self._bounds()
+        bounds = self._bounds(scope)
         headers = Headers(scope=scope)
         declared = headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > bounds.max_body:
-            await _last_response(_too_large(bounds.max_body), scope, receive, send)
+            await _last_response(_too_large(bounds), scope, receive, send)
             return
         bodyless = declared == "0" and "transfer-encoding" not in headers
         exchange = Exchange(receive, send, bounds, _abort_of(scope), bodyless=bodyless)
@@ -88,9 +90,9 @@ def _abort_of(scope: Scope) -> Callable[[], None]:
     return abort or (lambda: None)
 
 
-def _too_large(max_body: int) -> TooLarge:
+def _too_large(bounds: Bounds) -> TooLarge:
     return TooLarge(
-        f"the body has more than {max_body} bytes, which is the limit (server.max_body_mib)"
+        f"the body has more than {bounds.max_body} bytes, which is the limit ({bounds.option})"
     )
 
 
@@ -177,7 +179,7 @@ class Exchange:
             return message
         self._left -= len(message.get("body", b""))
         if self._left < 0:
-            await self._refuse(_too_large(self._bounds.max_body))
+            await self._refuse(_too_large(self._bounds))
         if not message.get("more_body", False):
             self._read.set()
         return message

@@ -416,3 +416,9 @@ class RerankRequest(Asking):
         if (self.documents is None) == (self.texts is None):
             raise ValueError("give `documents` (Jina, Cohere) or `texts` (TEI), one of them")
         return self
+
+
+class ResetRequest(Body):
+    """Which model to restart."""
+
+    model: Text

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from headrace.ingest.outcomes import Job
 from headrace.retrieval.collections import CollectionInfo
+from headrace.serving.settings import Changed
+from headrace.serving.status import DeviceStatus, ModelStatus
 from headrace.types import Hit, Quote, Span
 
 
@@ -257,3 +259,53 @@ class Readiness(msgspec.Struct, frozen=True):
 class Health(msgspec.Struct, frozen=True):
     status: Literal["ok"]
     version: str
+
+
+class ShownConfig(msgspec.Struct, frozen=True):
+    """The configuration in force, `version`, with all its values. The options of `restart_needed`
+    differ in the file, which is `file_version`, and wait for the next start. `file` is empty where
+    there is none. `problem` says why the file, as it is now, is not in force."""
+
+    version: str
+    file_version: str
+    file: str
+    restart_needed: tuple[str, ...]
+    problem: str
+    values: dict[str, Any]
+
+
+class ModelStates(msgspec.Struct, frozen=True):
+    """`problems` says why a model cannot serve, by its name."""
+
+    models: tuple[ModelStatus, ...]
+    problems: dict[str, str]
+
+
+class DeviceList(msgspec.Struct, frozen=True):
+    devices: tuple[DeviceStatus, ...]
+
+
+class Pulled(msgspec.Struct, frozen=True):
+    """`path` is where its weights are now."""
+
+    model: str
+    source: str
+    path: str
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """`files` are the folders that were deleted with it."""
+
+    configuration: Changed
+    files: tuple[str, ...]
+
+
+class ModelFiles(msgspec.Struct, frozen=True):
+    """`source` is for a model's entry; `sha256` too, where it names one file. `digests` and
+    `checks` tell by file its SHA-256 and what it was found to be."""
+
+    source: str
+    sha256: str | None
+    folder: str
+    digests: dict[str, str]
+    checks: dict[str, str]

@@ -7,7 +7,11 @@ memory, and copies once more.
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
+import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from io import BufferedWriter
 from pathlib import Path
 
@@ -20,6 +24,34 @@ from headrace.ingest.outcomes import Upload
 MAX_PARTS = 2000
 MAX_FIELD_BYTES = 64 * 1024
 _STEP = 1024 * 1024
+
+ABANDONED_SECONDS = 24 * 3600
+"""No upload takes this long; a folder this old has lost its process."""
+
+
+@asynccontextmanager
+async def incoming(data_dir: Path) -> AsyncIterator[Path]:
+    """A folder for one upload, below the data folder so that files can be moved and not copied;
+    what nobody has moved away is removed in the end."""
+    try:
+        folder = await asyncio.to_thread(_make_folder, data_dir / "incoming")
+    except OSError as error:
+        raise StorageError(
+            f"the data folder {data_dir} cannot be written: {error.strerror}"
+        ) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_folder(home: Path) -> Path:
+    """A new folder in `home`, from which the rests of uploads that a killed process left go."""
+    home.mkdir(parents=True, exist_ok=True)
+    for old in home.iterdir():
+        if time.time() - old.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(dir=home))
 
 
 class Received:
