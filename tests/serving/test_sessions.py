@@ -63,7 +63,7 @@ async def test_sessions_of_an_owner_that_dies_are_taken_back(
         assert len((await control.ask(LIST, ListSessions(""))).sessions) == 3
         owner.kill()  # it stays a zombie until it is waited for
         async with asyncio.timeout(20):
-            while len((await control.ask(LIST, ListSessions(""))).sessions) > 1:
+            while len((await control.ask(LIST, ListSessions(""))).sessions) > 1:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         for session in opened:
             with pytest.raises(UnknownSession):

@@ -1,0 +1,254 @@
+"""What an answer leaves out for its deadline: by the rules, then over a real index."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.app import application
+from headrace.config.options import Config, DefaultModels, ModelOptions
+from headrace.pipeline.answer import answer
+from headrace.pipeline.budget import FEWEST_TOKENS, Budget, until
+from headrace.pipeline.plan import AnswerRequest
+from headrace.pipeline.services import Services
+from headrace.serving.paces import Paces
+from headrace.types import (
+    ALL_ACCESS,
+    USER,
+    Call,
+    Delta,
+    DeltaEvent,
+    DoneEvent,
+    Event,
+    Filter,
+    HitsEvent,
+    Message,
+    QuoteEvent,
+    Role,
+    Usage,
+)
+
+CODE = """# Municipal Code
+
+## Dogs
+
+Dogs shall be kept on a leash in public places. The fine is 150 crowns.
+
+## Markets
+
+The weekly market is held on the mill square on Saturdays from 7:00 to 13:00.
+"""
+QUESTION = "Must dogs be kept on a leash in public places?"
+
+
+def soon(seconds: float) -> Call:
+    return Call(deadline=time.monotonic() + seconds)
+
+
+# The rules ----------------------------------------------------------------------------------------
+
+
+def test_without_a_deadline_nothing_is_left_out() -> None:
+    paces = Paces()
+    paces.note("first_token m", 1e6)
+    budget = Budget(USER, paces)
+    assert budget.writing("e") is USER
+    assert budget.allow("m", 100, USER) == (100, "")
+
+
+def test_what_is_not_known_is_tried() -> None:
+    budget = Budget(soon(10), Paces())
+    assert budget.allow("m", 100, budget.writing("e")) == (100, "")
+
+
+def test_the_answers_length_fits_the_time_left() -> None:
+    paces = Paces()
+    paces.note("first_token m", 1.0)
+    paces.note("token m", 0.1)
+    paces.note("quote e", 4.0)
+    budget = Budget(soon(10), paces)
+    allowed = budget.allow("m", 100, budget.writing("e"))  # (10 - 4 - 1) / 0.1
+    assert 45 <= allowed.max_tokens <= 50
+    assert "of 100 tokens" in allowed.skipped
+    assert budget.allow("m", 20, budget.writing("e")) == (20, "")
+
+
+@pytest.mark.parametrize(("first", "each"), [(9.0, 0.001), (1.0, 8.0 / FEWEST_TOKENS)])
+def test_a_generator_that_says_nothing_in_time_is_not_asked(first: float, each: float) -> None:
+    paces = Paces()
+    paces.note("first_token m", first)
+    paces.note("token m", each)
+    budget = Budget(soon(10), paces)
+    allowed = budget.allow("m", 100, budget.writing("e"))
+    assert allowed.max_tokens == 0
+    assert allowed.skipped.startswith("generate: ")
+
+
+async def test_items_stop_at_the_deadline_with_what_makes_them() -> None:
+    closed = False
+
+    async def items() -> AsyncGenerator[int, None]:
+        nonlocal closed
+        try:
+            yield 1
+            yield 2
+            await asyncio.sleep(60)
+        finally:
+            closed = True
+
+    async with aclosing(until(time.monotonic() + 0.05, items())) as limited:
+        assert [await anext(limited), await anext(limited)] == [1, 2]
+        with pytest.raises(TimeoutError):
+            await anext(limited)
+        assert closed
+
+
+# Over a real index --------------------------------------------------------------------------------
+
+
+def config(folder: Path, talk: str = "", order: str = "") -> Config:
+    return Config(
+        data_dir=folder / "data",
+        cache_dir=folder / "cache",
+        models={
+            "talk": ModelOptions(role=Role.GENERATOR, engine="echo", source=talk),
+            "vector": ModelOptions(role=Role.EMBEDDER, engine="echo"),
+            "order": ModelOptions(role=Role.RERANKER, engine="echo", source=order),
+        },
+        defaults=DefaultModels(generator="talk", embedder="vector", reranker="order"),
+    )
+
+
+class Recorded:
+    """The models of `services`, which remember for whom they were called."""
+
+    def __init__(self, services: Services) -> None:
+        self._models = services.models
+        self.calls: list[tuple[str, Call]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._models, name)
+        if name not in ("embed", "score", "generate"):
+            return found
+
+        def called(model: str, *arguments: Any, **options: Any) -> Any:
+            self.calls.append((model, options["call"]))
+            return found(model, *arguments, **options)
+
+        return called
+
+
+async def ask(services: Services, seconds: float | None = None) -> list[Event]:
+    call = USER if seconds is None else soon(seconds)
+    request = AnswerRequest("town", QUESTION, Filter(access=ALL_ACCESS), call=call)
+    async with asyncio.timeout(30), aclosing(answer(services, request)) as events:
+        return [event async for event in events]
+
+
+def done(events: list[Event]) -> DoneEvent:
+    assert isinstance(events[-1], DoneEvent), events[-1]
+    return events[-1]
+
+
+def skipped(events: list[Event], stage: str) -> str:
+    return "; ".join(item for item in done(events).skipped if item.startswith(stage))
+
+
+async def filled(services: Services, folder: Path) -> Services:
+    (folder / "code.md").write_text(CODE)
+    await services.jobs.run("town", [folder / "code.md"])
+    return services
+
+
+async def test_each_call_says_what_its_run_needs_next(tmp_path: Path) -> None:
+    async with application(config(tmp_path)) as made:
+        services = await filled(made, tmp_path)
+        models = Recorded(services)
+        recorded = replace(services, models=models)  # type: ignore[arg-type]
+        await ask(recorded, 60)
+        assert [(model, call.then) for model, call in models.calls] == [
+            ("vector", ("order", "talk")),
+            ("order", ("talk",)),
+            ("talk", ()),
+        ]
+        (cycle,) = {call.cycle for _, call in models.calls}
+        assert cycle
+        assert all(call.deadline is not None for _, call in models.calls)
+        models.calls.clear()
+        await ask(recorded)
+        assert models.calls[0][1].cycle not in ("", cycle)
+        assert all(call.deadline is None for _, call in models.calls)
+
+
+async def test_enough_time_leaves_nothing_out(tmp_path: Path) -> None:
+    async with application(config(tmp_path)) as made:
+        events = await ask(await filled(made, tmp_path), 60)
+        assert done(events).skipped == ()
+        assert "rerank" in next(e for e in events if isinstance(e, HitsEvent)).hits[0].scores
+
+
+async def test_a_reranker_that_is_too_slow_is_given_up_then_left_out(tmp_path: Path) -> None:
+    async with application(config(tmp_path, order="delay=2")) as made:
+        services = await filled(made, tmp_path)
+        for reason in ("given up", "no time"):
+            events = await ask(services, 1.5)
+            assert reason in skipped(events, "rerank")
+            assert "leash" in "".join(e.text for e in events if isinstance(e, DeltaEvent))
+            hits = next(event for event in events if isinstance(event, HitsEvent)).hits
+            assert hits
+            assert "rerank" not in hits[0].scores
+
+
+async def test_a_generator_that_is_too_slow_leaves_quotations_next_time_at_once(
+    tmp_path: Path,
+) -> None:
+    async with application(config(tmp_path, talk="delay=5")) as made:
+        services = await filled(made, tmp_path)
+        await services.models.info("talk")
+        cut = await ask(services, 1.0)
+        assert "cut at the deadline" in skipped(cut, "generate")
+        assert done(cut).finish_reason == "length"
+        foreseen = await ask(services, 0.3)
+        assert "its first token takes" in skipped(foreseen, "generate")
+        for events in (cut, foreseen):
+            assert any(isinstance(event, QuoteEvent) for event in events)
+            assert not done(events).refusal
+
+
+async def test_an_answer_that_is_cut_ends_with_its_last_checked_sentence(tmp_path: Path) -> None:
+    async with application(config(tmp_path)) as made:
+        services = await filled(made, tmp_path)
+
+        class Slow:
+            closed = False
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(services.models, name)
+
+            async def generate(
+                self, model: str, messages: list[Message], *_: object, **__: object
+            ) -> AsyncGenerator[Delta, None]:
+                try:
+                    yield Delta("Dogs shall be kept on a leash in public places [1]. ")
+                    yield Delta("The fine is ")
+                    await asyncio.sleep(60)
+                    yield Delta(finish_reason="stop", usage=Usage(1, 1))
+                finally:
+                    self.closed = True
+
+        slow = Slow()
+        events = await ask(replace(services, models=slow), 1.0)  # type: ignore[arg-type]
+        text = "".join(event.text for event in events if isinstance(event, DeltaEvent))
+        assert text.strip() == "Dogs shall be kept on a leash in public places [1]."
+        assert done(events).finish_reason == "length"
+        assert done(events).usage.completion_tokens == 2
+        assert done(events).usage.prompt_tokens > 20
+        assert skipped(events, "generate") == "generate: cut at the deadline"
+        assert slow.closed
