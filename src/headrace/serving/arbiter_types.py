@@ -16,6 +16,9 @@ from headrace.types import Lane
 Sizes: TypeAlias = dict[str, int]
 """Bytes by device of the ledger."""
 
+NOBODY = 0
+"""The number of no request."""
+
 
 class Place(StrEnum):
     """Where a model is. Those that end in -ING are on the way, by an effect not yet reported."""
@@ -58,26 +61,38 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """A request at the door. `size` is its texts (encoder) or 1."""
+    """A request that has not ended. `since` is when it arrived, `size` its texts (encoder) or 1."""
 
     request: int
     lane: Lane
     since: float
     size: int = 1
+    cycle: str = ""
 
 
 class ModelState(msgspec.Struct, frozen=True):
+    """One model. Its door is open if it is `SERVING` and not `closed`."""
+
     setting: Setting
     profile: Profile
     place: Place = Place.GONE
     seat: str = ""  # where it serves, or is being loaded to
-    active: tuple[int, ...] = ()  # requests that passed the door and have not ended
-    waiting: tuple[Waiting, ...] = ()  # in order of arrival
+    active: dict[int, Waiting] = {}  # passed the door and have not ended, by request
+    waiting: tuple[Waiting, ...] = ()  # at the door, in order of arrival
+    closed: str = ""  # why its door is closed: the model that gets its room, or an order
     since: float = 0.0  # when it came to its place
     used: float = 0.0  # when its last request ended
-    demand: float = 0.0  # requests, decayed with a half-life
-    failures: int = 0  # loads in a row that failed
+    demand: float = 0.0  # requests, decayed with a half-life, as of `asked`
+    asked: float = 0.0  # when its last request arrived
+    grown: dict[str, Sizes] = {}  # by seat: the most it was ever seen to hold while serving
+    failures: int = 0  # loads and crashes in a row
+    fell: int = 0  # `failures` before the load that succeeded: counts on if it crashes soon
     retry_at: float = 0.0  # no load before that
+    removed: bool = False  # not configured any more
+    order: Place | None = None  # what an operator ordered and is not done yet
+    dismissed: bool = False  # put out by an operator: nothing but a request brings it back
+    busy_since: float = 0.0  # when it last stopped being idle
+    done: int = 0  # texts that ended since then
 
 
 # Events ------------------------------------------------------------------------------------------
@@ -105,7 +120,8 @@ class Ended(msgspec.Struct, frozen=True, tag=True):
 
 class Moved(msgspec.Struct, frozen=True, tag=True):
     """A Load, Park or Exit effect is done: the memory is as `held` says, measured. `profile`
-    replaces the model's if given."""
+    replaces the model's if given. What `held` still names after an exit is not back yet, and stays
+    booked until a `Measured` says that it is."""
 
     at: float
     model: str
@@ -115,7 +131,8 @@ class Moved(msgspec.Struct, frozen=True, tag=True):
 
 
 class MoveFailed(msgspec.Struct, frozen=True, tag=True):
-    """The worker is gone, or a load failed; `code` and `message` of the error."""
+    """The worker is gone: a load failed, or it crashed while it served, and its memory is back.
+    `code` and `message` of the error, which those who wait for a load get."""
 
     at: float
     model: str
@@ -125,7 +142,8 @@ class MoveFailed(msgspec.Struct, frozen=True, tag=True):
 
 class Measured(msgspec.Struct, frozen=True, tag=True):
     """What is really held now: by model, and by everything else (the server itself, other
-    programs on a GPU)."""
+    programs on a GPU). Only the devices that `other` names were measured; the bookings of the rest
+    stay as they are."""
 
     at: float
     held: dict[str, Sizes]
@@ -133,7 +151,8 @@ class Measured(msgspec.Struct, frozen=True, tag=True):
 
 
 class Ordered(msgspec.Struct, frozen=True, tag=True):
-    """An operator wants a model loaded, parked or gone."""
+    """An operator wants a model loaded, parked or gone. If it can never fit, a `Refuse` of request
+    `NOBODY` says so."""
 
     at: float
     model: str
@@ -192,7 +211,8 @@ class Exit(msgspec.Struct, frozen=True, tag=True):
 
 
 class Refuse(msgspec.Struct, frozen=True, tag=True):
-    """The request cannot be served; `code` is one of `headrace.errors`."""
+    """The request cannot be served; `code` is one of `headrace.errors`. Request `NOBODY` is an
+    operator's order."""
 
     request: int
     model: str
@@ -202,7 +222,7 @@ class Refuse(msgspec.Struct, frozen=True, tag=True):
 
 
 class Wake(msgspec.Struct, frozen=True, tag=True):
-    """Send a `Tick` at that time, unless something else happens before."""
+    """Send a `Tick` at that time. It replaces the wake that was asked for before."""
 
     at: float
 
@@ -218,4 +238,7 @@ class State(msgspec.Struct, frozen=True):
     models: dict[str, ModelState] = {}
     held: dict[str, Sizes] = {}
     other: Sizes = {}
-    coming: dict[str, tuple[float, tuple[str, ...]]] = {}  # by cycle: since when, what it needs
+    fixed: Sizes = {}  # the least that `other` ever was: what no waiting brings back
+    coming: dict[str, tuple[float, tuple[str, ...]]] = {}  # by cycle: last heard, what it needs
+    turn: tuple[str, ...] = ()  # for whom room is being made: they go before who comes later
+    unsettled: bool = False  # something waits for room or for time: an idle model is news
