@@ -34,11 +34,11 @@ from headrace.telemetry import configure_logging
 
 log = logging.getLogger(__name__)
 
-STEADY_SECONDS = 5.0
-"""A process that ends before it has served so long counts as one that cannot serve."""
-
 MAX_FAILURES = 5
-"""So many of those in a row, and the host gives up."""
+"""So many processes end without that one has served, and the host gives up."""
+
+STEADY_SECONDS = 10.0
+"""A process that ends before has its successor wait, and that one's twice as long."""
 
 FIRST_DELAY = 0.1
 LAST_DELAY = 5.0
@@ -67,7 +67,7 @@ async def supervise(config: Config) -> int:
 
 class Processes:
     """The server processes, one for each slot, numbered from 1. A slot's process that ends is
-    replaced: after 0.1 s if it had served for a while, else after a delay that doubles."""
+    replaced: soon if it had lived for a while, else after a delay that doubles up to 5 s."""
 
     def __init__(
         self, config: Config, listener: socket.socket, server: HostServer, surveyor: Surveyor
@@ -93,6 +93,7 @@ class Processes:
 
         async def serving(told: Serving) -> Nothing:
             self._serving.add(told.pid)
+            self._failures = 0
             if len(self._serving) == self._config.server.processes and not self._served.is_set():
                 self._served.set()
                 announce(self._config.server, self._listener)
@@ -167,48 +168,58 @@ class Processes:
         loop = asyncio.get_running_loop()
         delay = FIRST_DELAY
         while not self._stopping.is_set():
-            process = await self._start(slot)
             began = loop.time()
-            status = await process.wait()
-            del self._processes[slot]
+            how = await self._live(slot)
             if self._stopping.is_set():
                 return
-            steady = process.pid in self._serving and loop.time() - began >= STEADY_SECONDS
-            self._serving.discard(process.pid)
             self._surveyor.restarts += 1
-            self._ended(slot, process.pid, status, steady=steady)
+            log.warning("server process %d ended (%s); another one takes its place", slot, how)
+            self._judge(how)
+            steady = loop.time() - began >= STEADY_SECONDS
             delay = FIRST_DELAY if steady else min(2 * delay, LAST_DELAY)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._stopping.wait()
 
+    def _judge(self, how: str) -> None:
+        self._failures += 1
+        if self._failures >= MAX_FAILURES and not self._serving:
+            self._give_up(
+                HeadraceError(
+                    f"server processes end before they serve, {MAX_FAILURES} in a row; the last "
+                    f"one: {how}; what they said stands above"
+                )
+            )
+
+    async def _live(self, slot: int) -> str:
+        """Start a process; how it ended, once it has."""
+        try:
+            process = await self._start(slot)
+        except OSError as error:
+            return f"it could not be started: {error.strerror}"
+        status = await process.wait()
+        del self._processes[slot]
+        self._serving.discard(process.pid)
+        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        return f"PID {process.pid}, {how}"
+
     async def _start(self, slot: int) -> asyncio.subprocess.Process:
         ours, theirs = socket.socketpair()
         with theirs:
             numbers = (self._listener.fileno(), theirs.fileno())
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "headrace.cli.server_process"),
-                *map(str, numbers),
-                pass_fds=numbers,
-                stdin=asyncio.subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-P", "-m", "headrace.cli.server_process"),
+                    *map(str, numbers),
+                    pass_fds=numbers,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            except BaseException:
+                ours.close()
+                raise
         self._processes[slot] = process
         if self._stopping.is_set():
             process.terminate()
         await self._server.attach(ours, str(slot))
         return process
-
-    def _ended(self, slot: int, pid: int, status: int, *, steady: bool) -> None:
-        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-        log.warning(
-            "server process %d (PID %d) ended (%s); another one takes its place", slot, pid, how
-        )
-        self._failures = 0 if steady else self._failures + 1
-        if self._failures >= MAX_FAILURES:
-            self._give_up(
-                HeadraceError(
-                    f"server processes end as soon as they are started, {MAX_FAILURES} in a row, "
-                    f"the last one with {how}; what they said stands above"
-                )
-            )
