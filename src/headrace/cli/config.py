@@ -25,12 +25,18 @@ def init(
 ) -> None:
     """Write a file with every option, explained, at its default."""
     from headrace.config.reference import commented_file
+
+    if _write(path, commented_file(), force=force):
+        terminal.out().print(f"wrote {path}; edit it, then: headrace config check")
+
+
+def _write(path: Path, text: str, *, force: bool) -> bool:
+    """False if it was printed, since `path` is `-`."""
     from headrace.errors import BadRequest, StorageError
 
-    text = commented_file()
     if str(path) == "-":
         sys.stdout.write(text)
-        return
+        return False
     try:
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
@@ -38,7 +44,32 @@ def init(
         raise BadRequest(f"{path} exists; --force overwrites it") from error
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
-    terminal.out().print(f"wrote {path}; edit it, then: headrace config check")
+    return True
+
+
+@app.command("import")
+def import_file(
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A liveconfigs.json of Agile Rag Server.")
+    ],
+    path: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write; `-` prints it.")
+    ] = Path("headrace.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Translate another server's configuration, and say what has no equivalent here."""
+    from headrace.config.importing import translate
+    from headrace.errors import BadRequest
+
+    try:
+        text = source.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRequest(f"{source} cannot be read: {error}") from error
+    found = translate(text, str(source))
+    for note in found.notes:
+        terminal.err().print(f"note: {note}")
+    if _write(path, found.text, force=force):
+        terminal.out().print(f"wrote {path} ({len(found.notes)} notes, also at its top)")
 
 
 @app.command()

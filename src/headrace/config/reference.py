@@ -261,4 +261,10 @@ option that waits for the next start says so below. A file that is wrong changes
 server's log and `GET /admin/config` say why. Every answer names the version of the configuration
 that produced it, in the header `X-Headrace-Config`.
 
+`headrace config import liveconfigs.json` translates the file of an Agile Rag Server, as that
+server's own guide and loaders describe it, and reports every option that has no equivalent here.
+What stands in its `configs.py` is set by hand: `HOST` and `PORT` are `server.host` and
+`server.port`, `TOTAL_CUDA_MEMORY` is `devices.cuda:0.limit`; no margin need be left, since memory is
+measured.
+
 ## Folders"""
