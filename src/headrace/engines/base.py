@@ -42,7 +42,7 @@ class ModelInfo(msgspec.Struct, frozen=True):
     """What is known of a loaded model. `fingerprint` changes when its vectors would: it is part
     of a collection's identity. `dimensions` is 0 and `context` is 0 where they do not apply;
     `context` is the most tokens one request may have, prompt and answer together. `parallel` is
-    how many calls of the blocking verbs compute at once, `slots` how many streams; 0 is no bound."""
+    how many calls of the blocking verbs compute at once, `slots` how many streams; 0: no bound."""
 
     name: str
     role: Role
@@ -58,13 +58,18 @@ class Engine:
     """Base of all engines: every verb refuses until a subclass has it.
 
     `parallel` is how many calls of the blocking verbs may run at once: 1 for an engine that
-    computes with all its threads anyway, more for one that waits for another machine.
+    computes with all its threads anyway, more for one that waits for another machine. `count` may
+    be called beside them. `steps` grows while a call goes on, at least once in the model's
+    `timeout_seconds`: a worker whose work makes no step for so long is taken for hung and killed.
     """
 
     parallel = 1
+    steps = 0
 
     def load(self, spec: ModelSpec, device: str = "cpu") -> ModelInfo:
-        """Read the weights; blocks. Raises `SourceError` or `ModelFailed`."""
+        """Read the weights to a device (`cpu`, `cuda:N`); blocks. May be called again after
+        `unload`. Raises `SourceError`, `ModelFailed`, or `ConfigError` for a device that this
+        engine, as it is installed, cannot use."""
         raise _lacks(self, "load")
 
     def unload(self) -> None:

@@ -1,35 +1,55 @@
-"""Messages between the server and a worker, and how they are framed.
+"""Messages between a client and its worker.
 
-A frame is a four-byte big-endian length and a msgpack-encoded struct. Arrays travel as raw
-little-endian float32 bytes. Requests and streams are multiplexed by `id`; any of them can be
-cancelled by it. Both ends are our own processes on one machine, yet every frame is decoded
-against its type, so a damaged one is an error and not an object.
+Requests and streams are multiplexed by `id`; any of them can be cancelled by it. A stream may be
+as many deltas ahead of its reader as it has been granted. Arrays travel as raw little-endian
+float32 bytes. Both ends are our own processes on one machine, yet every frame is decoded against
+its type, so a damaged one is an error and not an object.
+
+A worker says `Hello` first. It holds one model, which `Load` brings to a seat, also from parked
+or from another seat, and `Park` takes off it.
 """
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
 
 from headrace.engines.base import ModelInfo, ModelSpec, Vectors
-from headrace.errors import ModelFailed
 from headrace.types import Delta, EmbedKind, GenerateParams, Lane, Message
 
-MAX_FRAME = 256 * 1024 * 1024
+WINDOW = 64
+"""Deltas that a stream may be ahead of its reader."""
+
+
+class Hello(msgspec.Struct, frozen=True, tag=True):
+    """Headrace's version in the worker: the same at both ends, or nothing else is understood."""
+
+    version: str
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):
     spec: ModelSpec
-    device: str = "cpu"
+    seat: str
+
+
+class Park(msgspec.Struct, frozen=True, tag=True):
+    """When what is running has ended."""
 
 
 class Generate(msgspec.Struct, frozen=True, tag=True):
     id: int
     messages: tuple[Message, ...]
     params: GenerateParams
+    window: int = WINDOW
+
+
+class Grant(msgspec.Struct, frozen=True, tag=True):
+    """That many more deltas have been read."""
+
+    id: int
+    deltas: int
 
 
 class Embed(msgspec.Struct, frozen=True, tag=True):
@@ -49,7 +69,6 @@ class Score(msgspec.Struct, frozen=True, tag=True):
 class Count(msgspec.Struct, frozen=True, tag=True):
     id: int
     texts: tuple[str, ...]
-    lane: Lane = Lane.INTERACTIVE
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
@@ -60,17 +79,16 @@ class Loaded(msgspec.Struct, frozen=True, tag=True):
     info: ModelInfo
 
 
-class Part(msgspec.Struct, frozen=True, tag=True):
-    """One delta of a stream."""
+class Parked(msgspec.Struct, frozen=True, tag=True):
+    """The weights are off the seat and the memory is given back."""
+
+
+class Parts(msgspec.Struct, frozen=True, tag=True):
+    """The next deltas of a stream; `last` ends it."""
 
     id: int
-    delta: Delta
-
-
-class End(msgspec.Struct, frozen=True, tag=True):
-    """The end of a stream."""
-
-    id: int
+    deltas: tuple[Delta, ...]
+    last: bool = False
 
 
 class Array(msgspec.Struct, frozen=True, tag=True):
@@ -92,7 +110,7 @@ class Counts(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """A request (or, with id 0, the load) failed with the error named `code`."""
+    """A request (or, with id 0, a load) failed with the error named `code`."""
 
     id: int
     code: str
@@ -100,49 +118,18 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     retry_after: float = 0.0
 
 
-Work: TypeAlias = Generate | Embed | Score | Count
-ToWorker: TypeAlias = Load | Work | Cancel
-FromWorker: TypeAlias = Loaded | Part | End | Array | Counts | Failed
+class Pulse(msgspec.Struct, frozen=True, tag=True):
+    """The worker lives, and has taken that many steps of work (deltas, batches, requests). Comes
+    on a socket of its own, so that it never waits behind an array."""
 
-_encoder = msgspec.msgpack.Encoder()
-_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
-_from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
+    steps: int
 
 
-async def _frame(reader: asyncio.StreamReader) -> bytes | None:
-    try:
-        size = int.from_bytes(await reader.readexactly(4), "big")
-        if size > MAX_FRAME:
-            raise ModelFailed(f"a message of {size} bytes is over the limit of {MAX_FRAME}")
-        return await reader.readexactly(size)
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return None
+Call: TypeAlias = Embed | Score | Count
+Work: TypeAlias = Generate | Call
+ToWorker: TypeAlias = Load | Park | Work | Grant | Cancel
+FromWorker: TypeAlias = Hello | Loaded | Parked | Parts | Array | Counts | Failed
 
-
-def _decode(decoder: msgspec.msgpack.Decoder[Any], frame: bytes) -> Any:
-    try:
-        return decoder.decode(frame)
-    except msgspec.MsgspecError as error:
-        raise ModelFailed(f"a damaged message arrived on the worker's socket: {error}") from error
-
-
-async def read_request(reader: asyncio.StreamReader) -> ToWorker | None:
-    """The next message to a worker; `None` when the other end is gone."""
-    frame = await _frame(reader)
-    message: ToWorker | None = None if frame is None else _decode(_to_worker, frame)
-    return message
-
-
-async def read_reply(reader: asyncio.StreamReader) -> FromWorker | None:
-    """The next message from a worker; `None` when the worker is gone."""
-    frame = await _frame(reader)
-    message: FromWorker | None = None if frame is None else _decode(_from_worker, frame)
-    return message
-
-
-def write(writer: asyncio.StreamWriter, message: ToWorker | FromWorker) -> None:
-    """Queue a message; the caller drains where it may wait."""
-    body = _encoder.encode(message)
-    if len(body) > MAX_FRAME:
-        raise ModelFailed(f"a message of {len(body)} bytes is over the limit of {MAX_FRAME}")
-    writer.write(len(body).to_bytes(4, "big") + body)
+to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
+pulses: msgspec.msgpack.Decoder[Pulse] = msgspec.msgpack.Decoder(Pulse)

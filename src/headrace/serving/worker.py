@@ -1,164 +1,270 @@
-"""A worker process: one engine with one model, behind a socket given by its file number.
+"""A worker process: one engine with one model, behind a socket. `launch` starts it.
 
-Started as `python -m headrace.serving.worker FD`. The event loop only moves messages; the engine
-computes in threads. Work that cannot be done at once waits in two lanes, interactive before bulk.
-When the other end of the socket is gone, the process ends at once, whatever a thread is doing:
-so no worker outlives its server, not even one killed with -9.
+The event loop only moves messages; the engine computes in threads, and counts in one of its own,
+so that a count never waits behind a batch. When the other end of the socket is gone, the process
+ends at once, whatever a thread is doing: no worker outlives its server, not even one killed
+with -9.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
+import shutil
+import signal
 import socket
 import sys
-from collections.abc import Awaitable
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
 
+from headrace import __version__
+from headrace.engines import machine
 from headrace.engines.base import Engine
 from headrace.engines.registry import create
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, ModelFailed
 from headrace.serving import wire
-from headrace.types import Lane
+from headrace.serving.frames import Frames, connect, frame
+from headrace.serving.labour import Labour
+from headrace.types import Delta
 
 UNLOAD_SECONDS = 2.0
 
 
+class Credit:
+    """How many deltas a stream may still send."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.more = asyncio.Event()
+
+    def grant(self, deltas: int) -> None:
+        self.left += deltas
+        self.more.set()
+
+    async def take(self) -> None:
+        while self.left <= 0:
+            self.more.clear()
+            await self.more.wait()
+        self.left -= 1
+
+
 class Worker:
-    """Answers the messages of `headrace.serving.wire`."""
+    """Answers the messages of `headrace.serving.wire`. `gone` is set when nobody asks any more."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.frames = Frames(wire.to_worker, self._receive, self._lost)
+        self.gone = asyncio.Event()
         self._engine = Engine()
-        self._loaded = False
-        self._running: dict[int, asyncio.Task[None]] = {}
-        self._waiting: asyncio.PriorityQueue[tuple[bool, int, wire.Work]] = asyncio.PriorityQueue()
-        self._order = itertools.count()
-        self._dropped: set[int] = set()
-        self._queued: set[int] = set()
+        self._serving = False
+        self._move: asyncio.Task[None] | None = None
+        self._streams: dict[int, tuple[asyncio.Task[None], Credit]] = {}
+        self._parts: dict[int, list[Delta]] = {}
+        self._labour: list[Labour] = []
+        self._answered = 0
 
-    async def serve(self) -> None:
-        """Until the other end closes, also while the model is being loaded."""
-        first = await wire.read_request(self._reader)
-        if not isinstance(first, wire.Load):
-            return
-        loading = asyncio.create_task(self._load(first))
-        following = asyncio.create_task(wire.read_request(self._reader))
-        await asyncio.wait((loading, following), return_when=asyncio.FIRST_COMPLETED)
-        if following.done() and following.result() is None:
-            return
-        if not await loading:
-            return
-        message = await following
-        async with asyncio.TaskGroup() as group:
-            threads = [group.create_task(self._compute()) for _ in range(self._engine.parallel)]
-            while message is not None:
-                match message:
-                    case wire.Cancel(id):
-                        self._cancel(id)
-                    case wire.Generate():
-                        task = group.create_task(self._answer(message.id, self._generate(message)))
-                        self._running[message.id] = task
-                    case wire.Embed() | wire.Score() | wire.Count():
-                        bulk = message.lane is Lane.BULK
-                        self._queued.add(message.id)
-                        self._waiting.put_nowait((bulk, next(self._order), message))
-                    case wire.Load():
-                        raise RuntimeError("a worker holds one model for its whole life")
-                message = await wire.read_request(self._reader)
-            for task in [*threads, *self._running.values()]:
-                task.cancel()
+    @property
+    def steps(self) -> int:
+        """Grows while work is being done; counting is none."""
+        return self._answered + self._engine.steps
 
-    async def unload(self) -> None:
-        """Let the engine clean up, if that is quick: it may still be computing."""
-        if not self._loaded:
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(UNLOAD_SECONDS):
-                await asyncio.to_thread(self._engine.unload)
+    # Messages -----------------------------------------------------------------------------------
 
-    async def _load(self, message: wire.Load) -> bool:
-        try:
-            self._engine = create(message.spec.engine)
-            info = await asyncio.to_thread(self._engine.load, message.spec, message.device)
-        except HeadraceError as error:
-            await self._send(wire.Failed(0, error.code, error.message))
-            return False
-        self._loaded = True
-        await self._send(wire.Loaded(info))
-        return True
+    def _receive(self, message: wire.ToWorker) -> None:
+        match message:
+            case wire.Cancel(id):
+                self._cancel(id)
+            case wire.Grant(id, deltas):
+                if id in self._streams:
+                    self._streams[id][1].grant(deltas)
+            case wire.Load() | wire.Park():
+                self._serving = False
+                self._move = self._loop.create_task(self._moved(message, self._move))
+            case _ if not self._serving:
+                self._fail(message.id, ModelFailed("the model is not on its seat"))
+            case wire.Generate():
+                credit = Credit(message.window)
+                task = self._loop.create_task(self._stream(message, credit))
+                self._streams[message.id] = (task, credit)
+                task.add_done_callback(partial(self._streamed, message.id))
+            case wire.Count():
+                self._labour[1].put(message)
+            case _:
+                self._labour[0].put(message)
+
+    def _lost(self, damage: ModelFailed | None) -> None:
+        if damage is not None:
+            sys.stderr.write(f"{damage}\n")
+        self.gone.set()
 
     def _cancel(self, id: int) -> None:
-        task = self._running.get(id)
-        if task is not None:
-            task.cancel()
-        elif id in self._queued:
-            self._dropped.add(id)
+        if id in self._streams:
+            self._streams[id][0].cancel()
+        for labour in self._labour:
+            labour.cancel(id)
 
-    async def _compute(self) -> None:
-        """One computing thread: the next item of the better lane, as soon as it is free."""
-        while True:
-            _, _, message = await self._waiting.get()
-            self._queued.discard(message.id)
-            if message.id in self._dropped:
-                self._dropped.discard(message.id)
-                continue
-            await self._answer(message.id, self._call(message))
+    def _fail(self, id: int, error: HeadraceError) -> None:
+        retry_after = getattr(error, "retry_after", 0.0)
+        self.frames.send(wire.Failed(id, error.code, error.message, retry_after))
 
-    async def _call(self, message: wire.Work) -> None:
-        match message:
-            case wire.Embed(id, texts, kind):
-                found = await asyncio.to_thread(self._engine.embed, texts, kind)
-                await self._send(wire.Array.of(id, found))
-            case wire.Score(id, query, texts):
-                found = await asyncio.to_thread(self._engine.score, query, texts)
-                await self._send(wire.Array.of(id, found))
-            case wire.Count(id, texts):
-                counted = await asyncio.to_thread(self._engine.count, texts)
-                await self._send(wire.Counts(id, tuple(counted)))
+    # Moves --------------------------------------------------------------------------------------
 
-    async def _generate(self, message: wire.Generate) -> None:
-        deltas = self._engine.generate(message.messages, message.params)
-        async with contextlib.aclosing(deltas):
-            async for delta in deltas:
-                await self._send(wire.Part(message.id, delta))
-        await self._send(wire.End(message.id))
-
-    async def _answer(self, id: int, work: Awaitable[None]) -> None:
-        """Do the work; whatever goes wrong in it is reported under its id and hurts no other."""
+    async def _moved(
+        self, message: wire.Load | wire.Park, before: asyncio.Task[None] | None
+    ) -> None:
+        """Off the seat first, when what is running there has ended; then on to the next one."""
+        if before is not None:
+            await before
+        await self._unload()
+        if isinstance(message, wire.Park):
+            self.frames.send(wire.Parked())
+            return
         try:
-            await work
+            self._engine = create(message.spec.engine)
+            info = await asyncio.to_thread(self._engine.load, message.spec, message.seat)
         except HeadraceError as error:
-            retry_after = getattr(error, "retry_after", 0.0)
-            await self._send(wire.Failed(id, error.code, error.message, retry_after))
+            self._fail(0, error)
+        except MemoryError:
+            self._fail(0, self._out_of_memory("to load the model"))
+        else:
+            self._labour = [
+                Labour(self._compute, self._engine.parallel, "compute"),
+                Labour(self._compute, 1, "count"),
+            ]
+            self._serving = True
+            self.frames.send(wire.Loaded(info))
+
+    async def _unload(self) -> None:
+        if not self._labour:
+            return
+        await asyncio.gather(*(task for task, _ in self._streams.values()), return_exceptions=True)
+        labour, self._labour = self._labour, []
+        for one in labour:
+            await asyncio.to_thread(one.finish)
+        await asyncio.to_thread(self._engine.unload)
+        self._engine = Engine()
+        await asyncio.to_thread(machine.give_back)
+
+    async def end(self) -> None:
+        """Let the engine clean up, if that is quick: it may still be computing."""
+        if self._labour:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(UNLOAD_SECONDS):
+                    await asyncio.to_thread(self._engine.unload)
+
+    # Work ---------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _answer(self, id: int) -> Iterator[None]:
+        """Whatever goes wrong inside is reported under its id and hurts no other."""
+        failure: HeadraceError
+        try:
+            yield
+        except HeadraceError as error:
+            failure = error
+        except MemoryError:
+            failure = self._out_of_memory("for this request; send less at once")
         except Exception as error:  # noqa: BLE001 - process boundary: a bug of an engine is told
-            text = f"{type(error).__name__}: {error}"
-            await self._send(wire.Failed(id, "model_failed", f"the engine failed: {text}"))
-        finally:
-            self._running.pop(id, None)
+            failure = ModelFailed(f"the engine failed: {type(error).__name__}: {error}")
+        else:
+            return
+        self._loop.call_soon_threadsafe(self._fail, id, failure)
 
-    async def _send(self, message: wire.FromWorker) -> None:
-        wire.write(self._writer, message)
-        await self._writer.drain()
+    def _out_of_memory(self, what: str) -> ModelFailed:
+        held = machine.resident_bytes() // machine.MIB
+        return ModelFailed(f"there is not enough memory {what}; the worker holds {held} MiB")
+
+    def _compute(self, message: wire.Call) -> None:
+        """In a thread: also the reply is encoded there."""
+        with self._answer(message.id):
+            reply: wire.Array | wire.Counts
+            match message:
+                case wire.Embed(id, texts, kind):
+                    reply = wire.Array.of(id, self._engine.embed(texts, kind))
+                case wire.Score(id, query, texts):
+                    reply = wire.Array.of(id, self._engine.score(query, texts))
+                case wire.Count(id, texts):
+                    reply = wire.Counts(id, tuple(self._engine.count(texts)))
+            self._loop.call_soon_threadsafe(self.frames.send_frame, frame(reply))
+        if not isinstance(message, wire.Count):
+            self._answered += 1
+
+    async def _stream(self, message: wire.Generate, credit: Credit) -> None:
+        id = message.id
+        with self._answer(id):
+            deltas = self._engine.generate(message.messages, message.params)
+            async with contextlib.aclosing(deltas):
+                async for delta in deltas:
+                    await credit.take()
+                    self._put(id, delta)
+            self._flush()
+            self.frames.send(wire.Parts(id, (), last=True))
+        self._answered += 1
+
+    def _streamed(self, id: int, done: asyncio.Task[None]) -> None:
+        del self._streams[id]
+
+    def _put(self, id: int, delta: Delta) -> None:
+        """Deltas that come in one turn of the loop leave together."""
+        self._answered += 1
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.setdefault(id, []).append(delta)
+
+    def _flush(self) -> None:
+        parts, self._parts = self._parts, {}
+        for id, deltas in parts.items():
+            self.frames.send(wire.Parts(id, tuple(deltas)))
+        self.frames.flush()
 
 
-async def _main(file_number: int) -> None:
-    reader, writer = await asyncio.open_unix_connection(
-        sock=socket.socket(fileno=file_number), limit=wire.MAX_FRAME
-    )
+class Heart(threading.Thread):
+    """Tells every `period` seconds that the process lives and how far it is, whatever the event
+    loop and the engine do, unless native code holds the Python lock; sees to it that the process
+    ends when nobody listens."""
+
+    def __init__(self, worker: Worker, sock: socket.socket, period: float) -> None:
+        super().__init__(name="heart", daemon=True)
+        self._worker = worker
+        self._sock = sock
+        self._period = period
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self._sock.sendall(frame(wire.Pulse(self._worker.steps)))
+                time.sleep(self._period)
+        # The loop sees it too, and cleans up; it has a little longer than it may need.
+        time.sleep(2 * UNLOAD_SECONDS)
+        end()
+
+
+def end() -> None:
+    """The process and what it has started: a thread may still be computing for a server that is
+    gone, and nobody waits for it."""
+    sys.stderr.flush()
+    if os.getpgrp() == os.getpid():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.killpg(os.getpid(), signal.SIGTERM)
+    os._exit(0)
+
+
+async def _serve(link: int, pulse: int, period: float, folder: str) -> None:
     try:
-        worker = Worker(reader, writer)
-        await worker.serve()
-        writer.close()
-        await writer.wait_closed()
-        await worker.unload()
+        worker = Worker()
+        await connect(socket.socket(fileno=link), worker.frames)
+        worker.frames.send(wire.Hello(__version__))
+        Heart(worker, socket.socket(fileno=pulse), period).start()
+        await worker.gone.wait()
+        await worker.end()
     finally:
-        sys.stderr.flush()
-        # A thread may still be computing for a server that is gone; nobody waits for it.
-        os._exit(0)
+        shutil.rmtree(folder, ignore_errors=True)
+        end()
 
 
-if __name__ == "__main__":
-    asyncio.run(_main(int(sys.argv[1])))
+def run(link: int, pulse: int, period: float, folder: str) -> None:
+    """Serve until the other end is gone. `folder` is this worker's own, and goes with it."""
+    asyncio.run(_serve(link, pulse, period, folder))
