@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 from bench.harness import Result, Table, shared_data
 from bench.laws import Comparison, compare_articles, found_articles, unpack
-from headrace.app import model_specs
 from headrace.config.load import load
 from headrace.config.options import Config
 from headrace.engines.base import Vectors
@@ -109,7 +108,7 @@ async def measure(
     reports: list[Report] = []
     embedder = config.defaults.embedder
     collections = Collections(config.data_dir / "collections")
-    models = Recording(model_specs(config))
+    models = Recording(config)
     models.batches = []
     async with models:
         await models.embed(embedder, ["warm up"] * 32, "passage")

@@ -7,28 +7,12 @@ from collections.abc import AsyncIterator
 
 from headrace.config.load import config_version
 from headrace.config.options import Config
-from headrace.engines.base import ModelSpec
 from headrace.errors import StorageError
 from headrace.ingest.jobs import Jobs
 from headrace.pipeline.services import Services
 from headrace.retrieval.collections import Collections
 from headrace.serving.hosting import Host, model_host
 from headrace.serving.measured import MeasuredModels
-
-
-def model_specs(config: Config) -> dict[str, ModelSpec]:
-    """What each engine is told, by model name."""
-    return {
-        name: ModelSpec(
-            name=name,
-            role=model.role,
-            engine=model.engine,
-            source=model.source,
-            cache_dir=str(config.cache_dir),
-            options=model.model_dump(mode="json"),
-        )
-        for name, model in config.models.items()
-    }
 
 
 @contextlib.asynccontextmanager
@@ -47,7 +31,7 @@ async def application(config: Config, host: Host | None = None) -> AsyncIterator
     async with contextlib.AsyncExitStack() as stack:
         collections = stack.enter_context(contextlib.closing(Collections(folder)))
         if host is None:
-            host = await stack.enter_async_context(model_host(config))
+            host = await stack.enter_async_context(model_host(config, twins=False))
         models = MeasuredModels(host.models, host.metrics)
         jobs = await stack.enter_async_context(Jobs(config, collections, models))
         yield Services(

@@ -14,7 +14,7 @@ import httpx
 import uvicorn
 from still_pool import StillPool
 
-from headrace.app import model_specs
+from headrace.serving.catalogue import model_specs
 from headrace.config.options import Config
 from headrace.config.origin import Origin
 from headrace.http.app import create_app

@@ -14,7 +14,7 @@ from headrace.retrieval.embedded import STORE_FILE
 _PROGRAM = """
 import asyncio, resource, sys
 from pathlib import Path
-from headrace.app import model_specs
+from headrace.serving.catalogue import model_specs
 from headrace.config.options import Config
 from headrace.errors import StorageError
 from headrace.ingest.jobs import Jobs

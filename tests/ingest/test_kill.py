@@ -20,7 +20,7 @@ FILES = 30
 _PROGRAM = """
 import asyncio, sys
 from pathlib import Path
-from headrace.app import model_specs
+from headrace.serving.catalogue import model_specs
 from headrace.config.options import Config
 from headrace.ingest.jobs import Jobs
 from headrace.retrieval.collections import Collections

@@ -173,7 +173,7 @@ async def test_an_empty_collection_changes_too(here: Place) -> None:
 
 _READ = """
 import asyncio, sys
-from headrace.app import model_specs
+from headrace.serving.catalogue import model_specs
 from headrace.config.options import Config
 from headrace.errors import ConfigError
 from headrace.retrieval.collections import Collections
@@ -242,7 +242,7 @@ async def test_a_chunker_setting_takes_effect_at_the_next_ingestion(here: Place)
 
 _CHANGE = """
 import asyncio, sys
-from headrace.app import model_specs
+from headrace.serving.catalogue import model_specs
 from headrace.config.options import Config
 from headrace.ingest.reembed import reembed
 from headrace.retrieval.collections import Collections

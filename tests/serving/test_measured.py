@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from headrace.app import model_specs
+from headrace.serving.catalogue import model_specs
 from headrace.config.options import Config
 from headrace.errors import PromptTooLong, UnknownModel
 from headrace.serving.local import LocalModels

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,40 +15,56 @@ import numpy as np
 import psutil
 import pytest
 
-from headrace.engines.base import ModelSpec
-from headrace.errors import ConfigError, ModelFailed, Overloaded, PromptTooLong, UnknownModel
+from headrace.config.options import Config, DeviceOptions, ModelOptions
+from headrace.errors import (
+    ConfigError,
+    DeadlineExceeded,
+    ModelFailed,
+    Overloaded,
+    PromptTooLong,
+    UnknownModel,
+)
+from headrace.serving.arbiter_types import Place
+from headrace.serving.catalogue import model_specs
 from headrace.serving.local import LocalModels
 from headrace.serving.pool import Pool
-from headrace.types import GenerateParams, Message, Role
+from headrace.types import Call, GenerateParams, Message, Role
 
 
-def spec(name: str, role: Role, cache: Path, source: str = "", **options: object) -> ModelSpec:
-    return ModelSpec(name, role, "echo", source, str(cache), dict(options))
+def model(role: Role, source: str = "", **options: object) -> ModelOptions:
+    return ModelOptions(role=role, engine="echo", source=source, **options)  # type: ignore[arg-type]
+
+
+def configured(folder: Path, **models: ModelOptions) -> Config:
+    """Nothing but those models, which Headrace's own need not be."""
+    base = Config(data_dir=folder / "data", cache_dir=folder / "cache")
+    return base.model_copy(update={"models": models})
 
 
 @pytest.fixture
 async def pool(tmp_path: Path) -> AsyncIterator[Pool]:
-    specs = [
-        spec("talk", Role.GENERATOR, tmp_path, context=300),
-        spec("slow", Role.GENERATOR, tmp_path, "delay=0.05"),
-        spec("vector", Role.EMBEDDER, tmp_path),
-        spec("tight", Role.EMBEDDER, tmp_path, "delay=0.3", max_pending=1),
-        spec("hung", Role.EMBEDDER, tmp_path, "delay=30", timeout_seconds=0.3),
-        spec("wrong", Role.EMBEDDER, tmp_path, "nonsense"),
-    ]
-    async with Pool({s.name: s for s in specs}) as made:
+    config = configured(
+        tmp_path,
+        talk=model(Role.GENERATOR, context=300),
+        slow=model(Role.GENERATOR, "delay=0.05"),
+        vector=model(Role.EMBEDDER),
+        tight=model(Role.EMBEDDER, "delay=0.3", max_pending=1),
+        hung=model(Role.EMBEDDER, "delay=30", timeout_seconds=0.3),
+        wrong=model(Role.EMBEDDER, "nonsense"),
+    )
+    async with Pool(config) as made:
         yield made
 
 
-async def say(pool: Pool, model: str, text: str) -> str:
+async def say(pool: Pool, name: str, text: str) -> str:
     messages = [Message("user", text)]
-    return "".join([d.text async for d in pool.generate(model, messages, GenerateParams())])
+    return "".join([d.text async for d in pool.generate(name, messages, GenerateParams())])
 
 
 async def test_replies_equal_those_of_the_same_engine_in_process(
     pool: Pool, tmp_path: Path
 ) -> None:
-    local = LocalModels({"vector": spec("vector", Role.EMBEDDER, tmp_path)})
+    local = LocalModels(model_specs(configured(tmp_path, vector=model(Role.EMBEDDER))))
     texts = [f"text number {n} 第{n}条" for n in range(70)]  # more than one step
     far = await pool.embed("vector", texts, "passage")
     assert far.dtype == np.float32
@@ -105,14 +122,14 @@ async def test_a_full_queue_refuses_at_once(pool: Pool) -> None:
 
 async def test_a_killed_worker_fails_its_requests_and_is_replaced(pool: Pool) -> None:
     await pool.info("slow")
-    pid = pool.processes()["slow"]
+    (pid,) = pool.processes()["slow"]
     task = asyncio.create_task(say(pool, "slow", "word " * 100))
     await asyncio.sleep(0.2)
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(ModelFailed, match="signal 9"):
         await task
     assert await say(pool, "slow", "alive") == "alive"
-    assert pool.processes()["slow"] != pid
+    assert pool.processes()["slow"] != (pid,)
 
 
 async def test_a_worker_without_progress_is_killed(pool: Pool) -> None:
@@ -122,9 +139,9 @@ async def test_a_worker_without_progress_is_killed(pool: Pool) -> None:
 
 
 async def test_no_process_is_left(tmp_path: Path) -> None:
-    async with Pool({"talk": spec("talk", Role.GENERATOR, tmp_path)}) as pool:
+    async with Pool(configured(tmp_path, talk=model(Role.GENERATOR))) as pool:
         await pool.info("talk")
-        pid = pool.processes()["talk"]
+        (pid,) = pool.processes()["talk"]
         assert psutil.pid_exists(pid)
     assert not psutil.pid_exists(pid)
 
@@ -132,12 +149,14 @@ async def test_no_process_is_left(tmp_path: Path) -> None:
 async def test_a_worker_ends_when_its_server_is_killed(tmp_path: Path) -> None:
     code = (
         "import asyncio, sys\n"
-        "from headrace.engines.base import ModelSpec\n"
+        "from headrace.config.options import Config, ModelOptions\n"
         "from headrace.serving.pool import Pool\n"
         "async def main():\n"
-        "    async with Pool({'e': ModelSpec('e', 'embedder', 'echo', 'delay=60', '.')}) as pool:\n"
+        "    e = ModelOptions(role='embedder', engine='echo', source='delay=60')\n"
+        "    config = Config(cache_dir='.').model_copy(update={'models': {'e': e}})\n"
+        "    async with Pool(config) as pool:\n"
         "        await pool.info('e')\n"
-        "        print(pool.processes()['e'], flush=True)\n"
+        "        print(pool.processes()['e'][0], flush=True)\n"
         "        await pool.embed('e', ['x'], 'query')\n"
         "asyncio.run(main())\n"
     )
@@ -152,3 +171,79 @@ async def test_a_worker_ends_when_its_server_is_killed(tmp_path: Path) -> None:
     server.kill()
     await server.wait()
     await asyncio.to_thread(worker.wait, 10)
+
+
+async def test_a_replaced_model_that_cannot_be_loaded_leaves_the_old_one(
+    pool: Pool, tmp_path: Path
+) -> None:
+    assert await say(pool, "talk", "before") == "before"
+    worker = pool.processes()["talk"]
+    with pytest.raises(ConfigError, match="nonsense"):
+        await pool.configure(configured(tmp_path, talk=model(Role.GENERATOR, "nonsense")))
+    assert await say(pool, "talk", "after") == "after"
+    assert pool.processes()["talk"] == worker
+    assert "slow" in pool.names()
+
+
+async def test_a_stream_outlives_the_replacement_and_the_removal_of_its_model(
+    pool: Pool, tmp_path: Path
+) -> None:
+    text = "one two three four five six seven eight nine ten"
+    stream = pool.generate("slow", [Message("user", text)], GenerateParams())
+    first = await anext(stream)
+    old = pool.processes()["slow"]
+    await pool.configure(configured(tmp_path, slow=model(Role.GENERATOR, "delay=0.001")))
+    assert pool.names() == ["slow"]
+    assert await say(pool, "slow", "new") == "new"
+    assert pool.processes()["slow"] != old
+    rest = [delta.text async for delta in stream]
+    assert first.text + "".join(rest) == text
+
+
+async def test_a_change_of_settings_keeps_the_worker(pool: Pool, tmp_path: Path) -> None:
+    await pool.info("vector")
+    worker = pool.processes()["vector"]
+    await pool.configure(configured(tmp_path, vector=model(Role.EMBEDDER, pin=True, max_pending=3)))
+    assert (await pool.embed("vector", ["x"], "query")).shape == (1, 64)
+    assert pool.processes()["vector"] == worker
+
+
+async def test_an_operator_moves_a_model_and_the_next_request_brings_it_back(pool: Pool) -> None:
+    await pool.order("vector", Place.SERVING)
+    (worker,) = pool.processes()["vector"]
+    await pool.order("vector", Place.PARKED)
+    assert pool.processes()["vector"] == (worker,)
+    assert (await pool.embed("vector", ["x"], "query")).shape == (1, 64)
+    await pool.order("vector", Place.GONE)
+    assert not psutil.pid_exists(worker)
+    assert (await pool.embed("vector", ["x"], "query")).shape == (1, 64)
+    whats = [one.what for one in pool.decisions() if one.model == "vector"]
+    assert whats == ["load", "park", "load", "exit", "load"]
+
+
+async def test_a_model_larger_than_its_device_is_refused_with_the_arithmetic(
+    tmp_path: Path,
+) -> None:
+    config = configured(tmp_path, big=model(Role.EMBEDDER, size_hint="3GiB")).model_copy(
+        update={"devices": {"host": DeviceOptions(limit="1GiB")}}
+    )
+    async with Pool(config) as pool:
+        with pytest.raises(ConfigError, match=r"3072 MiB.*1024 MiB"):
+            await pool.embed("big", ["x"], "query")
+        assert pool.processes() == {}
+
+
+async def test_a_reset_fails_what_runs_and_serves_what_comes(pool: Pool) -> None:
+    stream = pool.generate("slow", [Message("user", "word " * 100)], GenerateParams())
+    await anext(stream)
+    await pool.reset("slow")
+    with pytest.raises(ModelFailed, match="reset"):
+        async for _ in stream:
+            pass
+    assert await say(pool, "slow", "alive") == "alive"
+
+
+async def test_a_deadline_that_passes_at_the_door_is_told(pool: Pool) -> None:
+    with pytest.raises(DeadlineExceeded):
+        await pool.embed("vector", ["x"], "query", call=Call(deadline=time.monotonic() + 0.001))
+    assert (await pool.embed("vector", ["x"], "query")).shape == (1, 64)

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from headrace.app import model_specs
 from headrace.config.options import Config, ModelOptions
 from headrace.errors import ModelFailed
+from headrace.serving.catalogue import model_specs
 from headrace.serving.local import LocalModels
 from headrace.serving.pool import Pool
 from headrace.serving.warmup import Warmup
@@ -16,7 +16,7 @@ from headrace.types import Role
 
 
 async def test_models_are_loaded_before_they_are_used(fast: Config) -> None:
-    async with Pool(model_specs(fast)) as pool:
+    async with Pool(fast) as pool:
         warmup = Warmup(pool, ["echo-embedder", "echo-generator", "echo-embedder"])
         await warmup.run()
         assert set(pool.processes()) == {"echo-embedder", "echo-generator"}
@@ -28,7 +28,7 @@ async def test_a_failure_is_told_and_does_not_keep_the_others_from_loading(
 ) -> None:
     broken = ModelOptions(role=Role.GENERATOR, engine="echo", source="no such setting")
     config = fast.model_copy(update={"models": {**fast.models, "broken": broken}})
-    async with Pool(model_specs(config)) as pool:
+    async with Pool(config) as pool:
         loaded = asyncio.Event()
 
         class Watched:

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from headrace.config.options import Config
-from headrace.serving.catalogue import model_specs
 from headrace.serving.control import Control, LocalControl
 from headrace.serving.models import Models
 from headrace.serving.pool import Pool
@@ -37,11 +36,13 @@ class LocalHost(Host):
 
 
 @contextlib.asynccontextmanager
-async def model_host(config: Config) -> AsyncIterator[LocalHost]:
-    """The models' workers, and who answers for them. Leaving it ends every worker."""
+async def model_host(config: Config, *, twins: bool = True) -> AsyncIterator[LocalHost]:
+    """The models' workers, and who answers for them. Leaving it ends every worker. With `twins`,
+    bulk work has workers of its own, so that people hardly notice it; a single command, which
+    nobody else uses, needs none."""
     metrics = Metrics()
     control = LocalControl()
-    async with Pool(model_specs(config)) as pool, install(control, lambda: config.server.sessions):
+    async with Pool(config, twins=twins) as pool, install(control, lambda: config.server.sessions):
         surveyor = Surveyor(metrics, pool.states, pool.devices)
         surveyor.register(control)
         yield LocalHost(pool, control, metrics, surveyor)

@@ -1,41 +1,51 @@
-"""A worker process per model, started when first used and again after it died.
+"""All models of one machine behind one interface.
 
-The simple pool: no placement, no shared batches. What is above sees only
-`headrace.serving.models.Models`.
+The path of a call: admission (a bounded number per model), the door (the arbiter says when the
+model may be used), the group of workers, the end. What is above sees only
+`headrace.serving.models.Models`; an operator sees `headrace.serving.status.Operated`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 
-from headrace.engines.base import ModelInfo, ModelSpec, Vectors
-from headrace.errors import Overloaded, UnknownModel
-from headrace.serving import wire
+from headrace.config.options import Config
+from headrace.engines.base import ModelInfo, Vectors
+from headrace.errors import ModelFailed, Overloaded
 from headrace.serving.arbiter_types import Place
-from headrace.serving.client import WorkerClient
-from headrace.serving.status import DeviceStatus, ModelStatus
-from headrace.types import USER, Call, Delta, EmbedKind, GenerateParams, Message
+from headrace.serving.director import Director
+from headrace.serving.group import Group
+from headrace.serving.profiles import Profiles
+from headrace.serving.roster import Entry, Roster
+from headrace.serving.status import Decision, DeviceStatus, ModelStatus
+from headrace.types import USER, Call, Delta, EmbedKind, GenerateParams, Lane, Message
 
-STEP_TEXTS = 32
-"""Texts per message to a worker: a query waits for one such step of a bulk job at most."""
+T = TypeVar("T")
+
+ATTEMPTS = 3
 
 
 class Pool:
-    """Implements `headrace.serving.models.Models`. Use as an async context manager: leaving it
-    ends every worker."""
+    """Implements `Models` and `Operated`. Use as an async context manager: leaving it ends every
+    worker."""
 
-    def __init__(self, specs: Mapping[str, ModelSpec]) -> None:
-        self._specs = dict(specs)
-        self._workers: dict[str, WorkerClient] = {}
-        self._starting = {name: asyncio.Lock() for name in specs}
-        self._pending = dict.fromkeys(specs, 0)
+    def __init__(self, config: Config, *, twins: bool = False) -> None:
+        profiles = Profiles(config.cache_dir)
+        self._director = Director(profiles)
+        self._roster = Roster(config, self._director, profiles, twins=twins)
+        self._keeping: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Pool:
+        self._director.start()
+        await self._roster.begin()
+        self._keeping = asyncio.create_task(self._roster.keep_house(), name="keep the roster")
         return self
 
     async def __aexit__(
@@ -44,68 +54,23 @@ class Pool:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await asyncio.gather(*(worker.close() for worker in self._workers.values()))
-        self._workers.clear()
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+        await self._director.stop()
+
+    # Models -------------------------------------------------------------------------------------
 
     def names(self) -> Sequence[str]:
-        return sorted(self._specs)
-
-    def pending(self) -> Mapping[str, int]:
-        """Requests in progress, by model."""
-        return self._pending
-
-    def processes(self) -> Mapping[str, int]:
-        """PIDs of the live workers, by model."""
-        return {name: worker.pid for name, worker in self._workers.items() if worker.alive}
-
-    def states(self) -> list[ModelStatus]:
-        live = self.processes()
-        return [
-            ModelStatus(
-                name=name,
-                role=spec.role,
-                engine=spec.engine,
-                place=Place.SERVING if name in live else Place.GONE,
-                seat="cpu" if name in live else "",
-                held={},
-                active=self._pending[name],
-                waiting=0,
-                waiting_seconds=0.0,
-                workers=(live[name],) if name in live else (),
-                restarts=0,
-            )
-            for name, spec in sorted(self._specs.items())
-        ]
-
-    def devices(self) -> list[DeviceStatus]:
-        return []
-
-    async def _worker(self, model: str) -> WorkerClient:
-        async with self._starting[model]:
-            worker = self._workers.get(model)
-            if worker is None or not worker.alive:
-                if worker is not None:
-                    await worker.close()
-                worker = await WorkerClient.start(self._specs[model])
-                self._workers[model] = worker
-            return worker
-
-    @contextlib.asynccontextmanager
-    async def _admit(self, model: str) -> AsyncIterator[WorkerClient]:
-        if model not in self._specs:
-            raise UnknownModel(model, self._specs)
-        limit = int(self._specs[model].options.get("max_pending", 512))
-        if self._pending[model] >= limit:
-            raise Overloaded(f"model {model!r} has {limit} requests waiting; try again later")
-        self._pending[model] += 1
-        try:
-            yield await self._worker(model)
-        finally:
-            self._pending[model] -= 1
+        return sorted(self._roster.entries)
 
     async def info(self, model: str) -> ModelInfo:
-        async with self._admit(model) as worker:
-            return worker.info
+        known = self._group(self._roster.entry(model).key).info
+        if known is not None:
+            return known
+        async with self._use(model, USER) as group:
+            assert group.info is not None
+            return group.info
 
     async def generate(
         self,
@@ -115,48 +80,145 @@ class Pool:
         *,
         call: Call = USER,
     ) -> AsyncGenerator[Delta, None]:
-        async with self._admit(model) as worker:
-            request = wire.Generate(worker.next_id(), tuple(messages), params)
-            async with contextlib.aclosing(worker.stream(request)) as deltas:
-                async for delta in deltas:
-                    yield delta
+        for attempt in range(ATTEMPTS):
+            async with (
+                self._use(model, call) as group,
+                contextlib.aclosing(group.generate(messages, params, call)) as deltas,
+            ):
+                try:
+                    async for delta in deltas:
+                        yield delta
+                    return
+                except ModelFailed as error:
+                    _give_up(error, attempt)
 
     async def embed(
-        self,
-        model: str,
-        texts: Sequence[str],
-        kind: EmbedKind,
-        *,
-        call: Call = USER,
+        self, model: str, texts: Sequence[str], kind: EmbedKind, *, call: Call = USER
     ) -> Vectors:
-        async with self._admit(model) as worker:
-            if not texts:
-                return np.zeros((0, worker.info.dimensions), np.float32)
-            parts = [
-                await worker.array(wire.Embed(worker.next_id(), step, kind, call.lane))
-                for step in _steps(texts)
-            ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if not texts:
+            return np.zeros((0, (await self.info(model)).dimensions), np.float32)
+        return await self._asked(model, call, len(texts), lambda g: g.embed(texts, kind, call))
 
     async def score(
-        self,
-        model: str,
-        query: str,
-        texts: Sequence[str],
-        *,
-        call: Call = USER,
+        self, model: str, query: str, texts: Sequence[str], *, call: Call = USER
     ) -> Vectors:
-        async with self._admit(model) as worker:
-            parts = [
-                await worker.array(wire.Score(worker.next_id(), query, step, call.lane))
-                for step in _steps(texts)
-            ]
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        if not texts:
+            await self.info(model)
+            return np.zeros(0, np.float32)
+        return await self._asked(model, call, len(texts), lambda g: g.score(query, texts, call))
 
     async def count(self, model: str, texts: Sequence[str]) -> list[int]:
-        async with self._admit(model) as worker:
-            return await worker.counts(wire.Count(worker.next_id(), tuple(texts)))
+        if not texts:
+            await self.info(model)
+            return []
+        return await self._asked(model, USER, 1, lambda g: g.count(texts))
+
+    async def _asked(
+        self, model: str, call: Call, size: int, work: Callable[[Group], Awaitable[T]]
+    ) -> T:
+        attempt = 0
+        while True:
+            async with self._use(model, call, size) as group:
+                try:
+                    return await work(group)
+                except ModelFailed as error:
+                    _give_up(error, attempt)
+            attempt += 1
+
+    def _group(self, key: str) -> Group:
+        return self._director.groups[key]
+
+    @contextlib.asynccontextmanager
+    async def _use(self, model: str, call: Call, size: int = 1) -> AsyncIterator[Group]:
+        entry = self._roster.entry(model)
+        key = entry.twin if entry.twin is not None and call.lane is Lane.BULK else entry.key
+        group = self._group(key)
+        limit = entry.served.max_pending
+        if entry.pending >= limit:
+            raise Overloaded(
+                f"model {model!r} has {limit} requests waiting, which is its limit (max_pending); "
+                "try again later",
+                retry_after=min(60.0, max(1.0, group.backlog_seconds())),
+            )
+        entry.pending += 1
+        try:
+            request = await self._director.enter(key, call, size)
+            try:
+                yield group
+            finally:
+                self._director.leave(request, key)
+        finally:
+            entry.pending -= 1
+
+    # Operation ----------------------------------------------------------------------------------
+
+    def pending(self) -> Mapping[str, int]:
+        """Requests in progress, by model."""
+        return {name: entry.pending for name, entry in self._roster.entries.items()}
+
+    def processes(self) -> Mapping[str, tuple[int, ...]]:
+        """PIDs of the live workers, by model."""
+        return {status.name: status.workers for status in self.states() if status.workers}
+
+    def states(self) -> list[ModelStatus]:
+        return [self._status(name, entry) for name, entry in sorted(self._roster.entries.items())]
+
+    def _status(self, name: str, entry: Entry) -> ModelStatus:
+        known, now = self._director.state, time.monotonic()
+        main = known.models[entry.key]
+        groups = [self._group(key) for key in entry.keys]
+        models = [known.models[key] for key in entry.keys]
+        waiting = [request for model in models for request in model.waiting]
+        held: dict[str, int] = {}
+        for key in entry.keys:
+            for device, size in known.held.get(key, {}).items():
+                held[device] = held.get(device, 0) + size
+        return ModelStatus(
+            name=name,
+            role=entry.served.spec.role,
+            engine=entry.served.spec.engine,
+            place=main.place,
+            seat=main.seat,
+            held=held,
+            active=sum(len(model.active) for model in models),
+            waiting=len(waiting),
+            waiting_seconds=max((now - request.since for request in waiting), default=0.0),
+            workers=tuple(pid for group in groups for pid in group.pids()),
+            restarts=sum(group.restarts for group in groups),
+            problem=self._director.problem(entry.key),
+        )
+
+    def devices(self) -> list[DeviceStatus]:
+        state, measured = self._director.state, self._director.measured
+        names = sorted({"host", *state.limits, *measured})
+        return [
+            DeviceStatus(
+                name=name,
+                limit=state.limits.get(name, 0),
+                booked=state.other.get(name, 0)
+                + sum(sizes.get(name, 0) for sizes in state.held.values()),
+                measured=measured.get(name, 0),
+            )
+            for name in names
+        ]
+
+    def decisions(self) -> list[Decision]:
+        return list(self._director.decisions)
+
+    async def order(self, model: str, place: Place) -> None:
+        await self._roster.order(self._roster.entry(model).key, place)
+
+    async def reset(self, model: str) -> None:
+        for key in self._roster.entry(model).keys:
+            self._group(key).kill(f"the workers of model {model!r} were reset by an operator")
+
+    async def configure(self, config: Config) -> None:
+        """Serve what `config` says from now on; see `Roster.configure`."""
+        await self._roster.configure(config)
 
 
-def _steps(texts: Sequence[str]) -> list[tuple[str, ...]]:
-    return [tuple(texts[i : i + STEP_TEXTS]) for i in range(0, len(texts), STEP_TEXTS)]
+def _give_up(error: ModelFailed, attempt: int) -> None:
+    """Raise the error, unless no worker had been given any of the request: then another try costs
+    nobody anything, and may be served by the next worker."""
+    if not error.unsent or attempt + 1 >= ATTEMPTS:
+        raise error

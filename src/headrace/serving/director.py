@@ -1,0 +1,332 @@
+"""The one owner of the arbiter's state: tells it what happens, and does what it decides.
+
+`tell` is synchronous and the only place where the state changes, so between two events nobody sees
+half a decision. Loads, parks and exits run as tasks that this object owns; their end is an event
+again. A request waits at its *door*, a future that an `Admit` or a `Refuse` opens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from headrace.engines.base import ModelSpec
+from headrace.errors import DeadlineExceeded, HeadraceError, ModelFailed, by_code
+from headrace.serving import census
+from headrace.serving.arbiter import decide
+from headrace.serving.arbiter_types import (
+    Admit,
+    Arrived,
+    Effect,
+    Ended,
+    Event,
+    Exit,
+    Load,
+    Measured,
+    Moved,
+    MoveFailed,
+    Park,
+    Place,
+    Refuse,
+    Sizes,
+    State,
+    Tick,
+    Wake,
+)
+from headrace.serving.group import Group
+from headrace.serving.memory import Gpus
+from headrace.serving.profiles import Profiles
+from headrace.serving.status import Decision
+from headrace.types import Call
+
+log = logging.getLogger(__name__)
+
+MEASURE_SECONDS = 1.0
+LOADING_SECONDS = 0.05
+"""How often the machine's memory is measured: in general, and while a model is being loaded."""
+
+ORDER_SECONDS = 3600.0
+"""Bound of an operator's order: a load may fetch gigabytes over a slow line."""
+
+
+class Director:
+    """Groups of workers by key; a key is a model's name, or a name with a suffix for its bulk twin
+    or its next version. What is measured goes to `profiles`."""
+
+    def __init__(self, profiles: Profiles) -> None:
+        self.state = State()
+        self.groups: dict[str, Group] = {}
+        self.decisions: deque[Decision] = deque(maxlen=1000)
+        self.measured: Sizes = {}
+        self.refusals: Counter[str] = Counter()
+        """How often a model was refused, by key."""
+        self.gpus = Gpus.found()
+        self._profiles = profiles
+        self._errors: dict[str, str] = {}
+        self._retired: set[str] = set()
+        self._over: dict[str, str] = {}
+        self._stopped = False
+        self._doors: dict[int, asyncio.Future[str]] = {}
+        self._requests = itertools.count(1)
+        self._moving: dict[str, asyncio.Task[None]] = {}
+        self._watchers: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        self._wake: asyncio.TimerHandle | None = None
+        self._measuring: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._measuring = asyncio.create_task(self._measure(), name="measure memory")
+
+    async def stop(self) -> None:
+        """End every worker; returns when all are gone."""
+        self._stopped = True
+        if self._wake is not None:
+            self._wake.cancel()
+        tasks = [task for task in (self._measuring, *self._moving.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(group.leave() for group in self.groups.values()))
+        self.groups.clear()
+        for door in self._doors.values():
+            if not door.done():
+                door.set_exception(ModelFailed("the models are being shut down"))
+
+    # Requests -----------------------------------------------------------------------------------
+
+    async def enter(self, key: str, call: Call, size: int) -> int:
+        """Wait until the model may be used; the number is for `leave`, which must follow. Raises
+        `DeadlineExceeded`, or the error of a refusal."""
+        request = next(self._requests)
+        door: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._doors[request] = door
+        self.tell(Arrived(_now(), request, key, call.lane, size, call.cycle, call.then))
+        try:
+            if not door.done():
+                async with asyncio.timeout_at(call.deadline):
+                    await asyncio.wait((door,))
+            door.result()
+        except BaseException as error:
+            self.leave(request, key)
+            if isinstance(error, TimeoutError):
+                raise DeadlineExceeded(
+                    f"the request's time was over before model {key!r} was ready"
+                ) from error
+            raise
+        finally:
+            del self._doors[request]
+        return request
+
+    def leave(self, request: int, key: str) -> None:
+        self.tell(Ended(_now(), request, key))
+
+    # Groups -------------------------------------------------------------------------------------
+
+    def add(self, key: str, spec: ModelSpec, nice: int) -> None:
+        """Before the arbiter hears of it."""
+        self.groups[key] = Group(spec, nice=nice, on_death=partial(self._died, key))
+
+    def retire(self, key: str) -> None:
+        """Forget a group as soon as the arbiter has: when it is not configured, idle and gone."""
+        self._retired.add(key)
+
+    def problem(self, key: str) -> str:
+        """Why a model cannot serve; empty if it can."""
+        failures = self.state.models[key].failures
+        if not failures:
+            return ""
+        times = f" ({failures} times in a row)" if failures > 1 else ""
+        return f"{self._errors.get(key, 'its worker failed')}{times}"
+
+    def reason(self, key: str) -> str:
+        """Of the last decision about a model."""
+        return next((one.reason for one in reversed(self.decisions) if one.model == key), "")
+
+    def _died(self, key: str, error: HeadraceError) -> None:
+        """A group lost its last worker. One that is on the move tells by its own failure."""
+        if key in self.groups and key not in self._moving:
+            self._failed(MoveFailed(_now(), key, error.code, error.message))
+
+    # Operation ----------------------------------------------------------------------------------
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Until a condition on the state holds."""
+        if condition():
+            return
+        changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        watcher = (condition, changed)
+        self._watchers.append(watcher)
+        try:
+            async with asyncio.timeout(ORDER_SECONDS):
+                await changed
+        finally:
+            if watcher in self._watchers:
+                self._watchers.remove(watcher)
+
+    # The loop -----------------------------------------------------------------------------------
+
+    def tell(self, event: Event) -> None:
+        """Change the state by an event, and start what follows from it."""
+        self.state, effects = decide(self.state, event)
+        for effect in () if self._stopped else effects:
+            self._perform(effect)
+        for key in [key for key in self._retired if key not in self.state.models]:
+            self._retired.remove(key)
+            del self.groups[key]
+        if not isinstance(event, Arrived | Ended):
+            for condition, changed in self._watchers[:]:
+                if condition() and not changed.done():
+                    changed.set_result(None)
+                    self._watchers.remove((condition, changed))
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case Admit(request, _, seat):
+                door = self._doors.get(request)
+                if door is not None and not door.done():
+                    door.set_result(seat)
+            case Refuse(request, _, code, reason):
+                self._note("refuse", effect)
+                self.refusals[effect.model] += 1
+                door = self._doors.get(request)
+                if door is not None and not door.done():
+                    door.set_exception(by_code(code, reason))
+                    door.exception()  # its caller may be gone already
+            case Load(model):
+                self._note("load", effect)
+                self._move(model, self._bring(effect))
+            case Park(model):
+                self._note("park", effect)
+                self._move(model, self._park(model))
+            case Exit(model):
+                self._note("exit", effect)
+                self._move(model, self._exit(model))
+            case Wake(at):
+                if self._wake is not None:
+                    self._wake.cancel()
+                loop = asyncio.get_running_loop()
+                self._wake = loop.call_later(max(0.0, at - _now()), self._tick)
+
+    def _tick(self) -> None:
+        self.tell(Tick(_now()))
+
+    def _note(self, what: str, effect: Load | Park | Exit | Refuse) -> None:
+        self.decisions.append(
+            Decision(time.time(), effect.model, what, effect.reason, effect.numbers)
+        )
+        log.info("%s %s: %s", what, effect.model, effect.reason)
+
+    def _move(self, key: str, work: Coroutine[Any, Any, Event]) -> None:
+        async def run() -> None:
+            try:
+                event = await work
+            except HeadraceError as error:
+                event = MoveFailed(_now(), key, error.code, error.message)
+            except OSError as error:  # no process or no memory for one
+                event = MoveFailed(_now(), key, ModelFailed.code, f"no worker started: {error}")
+            del self._moving[key]
+            if isinstance(event, MoveFailed):
+                self._failed(event)
+            else:
+                self.tell(event)
+
+        self._moving[key] = asyncio.create_task(run(), name=f"move {key}")
+
+    def _failed(self, event: MoveFailed) -> None:
+        log.warning("model %s: %s", event.model, event.message)
+        self._errors[event.model] = event.message
+        self.tell(event)
+
+    async def _bring(self, effect: Load) -> Event:
+        key, seat = effect.model, effect.seat
+        group, before = self.groups[key], self.state.models[key]
+        parked = bool(group.pids())
+        began = _now()
+        try:
+            await group.bring(seat)
+        except HeadraceError as error:
+            if key in self._over:
+                raise ModelFailed(self._over.pop(key)) from error
+            raise
+        seconds = _now() - began
+        memory = group.memory()
+        old = before.profile
+        times = {"resume" if parked else "load": seconds}
+        profile = msgspec.structs.replace(
+            old,
+            serving=old.serving | {seat: memory.held},
+            peak=old.peak | {seat: _larger(memory.held, memory.peak)},
+            load=old.load | ({seat: times["load"]} if "load" in times else {}),
+            resume=old.resume | ({seat: times["resume"]} if "resume" in times else {}),
+            measured=True,
+        )
+        await asyncio.to_thread(self._profiles.put, group.spec, profile)
+        return Moved(_now(), key, Place.SERVING, memory.held, profile)
+
+    async def _park(self, key: str) -> Event:
+        group, began = self.groups[key], _now()
+        await group.park()
+        seconds = _now() - began
+        memory = group.memory()
+        profile = msgspec.structs.replace(
+            self.state.models[key].profile, parked=memory.held, park=seconds
+        )
+        await asyncio.to_thread(self._profiles.put, group.spec, profile)
+        return Moved(_now(), key, Place.PARKED, memory.held, profile)
+
+    async def _exit(self, key: str) -> Event:
+        began = _now()
+        await self.groups[key].leave()
+        old = self.state.models[key].profile
+        profile = msgspec.structs.replace(old, exit=_now() - began)
+        return Moved(_now(), key, Place.GONE, {}, profile)
+
+    # Memory -------------------------------------------------------------------------------------
+
+    async def _measure(self) -> None:
+        """Keep the ledger in step with the machine. While a model is being loaded for the first
+        time, its size is a guess: one that passes a limit is stopped."""
+        while True:
+            found = await asyncio.to_thread(census.take, self._pids(), self.gpus)
+            self.measured = found.total
+            if not self._moving:
+                held = {key: sizes for key, sizes in found.held.items() if key in self.groups}
+                self.tell(Measured(_now(), held, found.other))
+            limit = self.state.limits.get("host")
+            loading = [
+                key
+                for key, task in self._moving.items()
+                if self.state.models[key].place is Place.LOADING and not task.done()
+            ]
+            if limit and loading and found.total.get("host", 0) > limit:
+                self._stop_load(loading[0], found.total["host"], limit)
+            busy = bool(limit and loading)
+            await asyncio.sleep(LOADING_SECONDS if busy else MEASURE_SECONDS)
+
+    def _stop_load(self, key: str, total: int, limit: int) -> None:
+        mib = 1 << 20
+        why = (
+            f"model {key!r} was stopped while it was being loaded: with it Headrace held "
+            f"{total // mib} MiB, and devices.host.limit is {limit // mib} MiB; raise the limit, "
+            "or set the model's size_hint"
+        )
+        self._over[key] = why
+        self.groups[key].kill(why)
+
+    def _pids(self) -> Mapping[str, tuple[int, ...]]:
+        return {key: group.pids() for key, group in self.groups.items()}
+
+
+def _larger(one: Sizes, other: Sizes) -> Sizes:
+    return {device: max(one.get(device, 0), other.get(device, 0)) for device in one | other}
+
+
+def _now() -> float:
+    return time.monotonic()
