@@ -145,11 +145,8 @@ class Group:
         """Kill every worker, also one that is being loaded; `on_death` follows if any served."""
         error = ModelFailed(why)
         self._break_off(error)
-        workers = dict(self._workers)
-        for replica in workers.values():
-            replica.client.kill(why)
-        for number in workers:
-            self._died(number, error)
+        for replica in list(self._workers.values()):
+            replica.client.kill(why)  # which tells `_died`
 
     async def _moved(self, work: Coroutine[Any, Any, None]) -> None:
         """Perform a move. The caller's cancellation, `kill` and `leave` break it off."""
