@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from headrace.engines import machine
 from headrace.engines.base import ModelSpec
 from headrace.engines.echo import DIMENSIONS, EchoEngine
 from headrace.errors import ConfigError, PromptTooLong
@@ -119,7 +120,23 @@ def test_only_what_changes_vectors_changes_the_fingerprint() -> None:
     assert vectors.shape == (1, 32)
 
 
-@pytest.mark.parametrize("source", ["dimensions=0", ",dimensions=8", "dimensions=8,delay=1", "x"])
+@pytest.mark.parametrize("source", ["dimensions=0", ",dimensions=8", "dimensions=8,delay=x", "x"])
 def test_settings_that_are_none(source: str) -> None:
     with pytest.raises(ConfigError, match="dimensions=N"):
         loaded(source)
+
+
+def test_a_poisoned_text_fails_and_others_do_not() -> None:
+    engine = loaded("poison=bane")
+    assert engine.embed(["a wheel"], "query").shape == (1, 64)
+    with pytest.raises(MemoryError):
+        engine.embed(["a wheel", "its bane"], "query")
+
+
+def test_it_holds_memory_until_it_is_unloaded() -> None:
+    before = machine.resident_bytes()
+    engine = loaded("memory=64")
+    assert machine.resident_bytes() - before > 50 << 20
+    engine.unload()
+    machine.give_back()
+    assert machine.resident_bytes() - before < 30 << 20

@@ -7,9 +7,13 @@ message where there are no passages. `embed` hashes words and character bigrams,
 texts have similar vectors. `score` is the share of the query's features that a text has. A token
 is a run of word characters, one CJK character, or one other sign.
 
-The source `delay=SECONDS` (for example `delay=0.01`) waits that long before each delta and each
-`embed` or `score`: a model that takes its time. `dimensions=N` makes vectors of that length, so
-another embedder. Both together have a comma between them.
+The source holds settings with commas between them, each of which may be left out:
+
+* `delay=SECONDS`: wait so long before each delta and each `embed` or `score`
+* `dimensions=N`: vectors of that length, so another embedder
+* `load=SECONDS`: take that long to load
+* `memory=MIB`: hold that much while loaded
+* `poison=WORD`: run out of memory over a text that has this word
 """
 
 from __future__ import annotations
@@ -19,7 +23,9 @@ import re
 import time
 import zlib
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import Annotated
 
+import msgspec
 import numpy as np
 
 from headrace.engines.base import Engine, ModelInfo, ModelSpec, Vectors
@@ -31,9 +37,6 @@ _CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _TOKEN = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+|[^\w\s]")
 _PIECE = re.compile(rf"\s*(?:{_TOKEN.pattern})")
 _PASSAGE = re.compile(r"^\[1\][ \t]*(?:\([^\n]*\)[ \t]*\n)?(.+?)(?=^\[\d+\]|\Z)", re.M | re.S)
-_SETTINGS = re.compile(
-    r"(?:delay=(?P<delay>\d+(?:\.\d+)?))?(?:(?:^|(?<=\d),)dimensions=(?P<dimensions>[1-9]\d{0,3}))?"
-)
 _SENTENCE_END = re.compile(r"(?<=[。！？])|(?<=[.!?])(?=\s)")
 
 
@@ -41,7 +44,11 @@ class EchoEngine(Engine):
     """Implements all roles. See the module's text for what it answers."""
 
     def load(self, spec: ModelSpec, device: str = "cpu") -> ModelInfo:
-        self._delay, self._dimensions = _settings(spec.source)
+        settings = _settings(spec.source)
+        self._delay, self._dimensions = settings.delay, settings.dimensions
+        self._poison = settings.poison
+        time.sleep(settings.load)
+        self._weights = np.ones(settings.memory << 20, np.uint8)
         self._context = int(spec.options.get("context", 8192))
         return ModelInfo(
             name=spec.name,
@@ -52,9 +59,13 @@ class EchoEngine(Engine):
             context=self._context,
         )
 
+    def unload(self) -> None:
+        del self._weights
+
     async def generate(
         self, messages: Sequence[Message], params: GenerateParams
     ) -> AsyncGenerator[Delta]:
+        self._check([m.content for m in messages])
         prompt_tokens = sum(self.count([m.content for m in messages]))
         if prompt_tokens >= self._context:
             raise PromptTooLong(
@@ -73,6 +84,7 @@ class EchoEngine(Engine):
 
     def embed(self, texts: Sequence[str], kind: EmbedKind) -> Vectors:
         self._wait()
+        self._check(texts)
         vectors = np.zeros((len(texts), self._dimensions), dtype=np.float32)
         for row, text in zip(vectors, texts, strict=True):
             for feature in _features(text):
@@ -85,6 +97,7 @@ class EchoEngine(Engine):
 
     def score(self, query: str, texts: Sequence[str]) -> Vectors:
         self._wait()
+        self._check(texts)
         wanted = set(_features(query))
         shares = [len(wanted & set(_features(t))) / max(len(wanted), 1) for t in texts]
         return np.asarray(shares, dtype=np.float32)
@@ -96,16 +109,29 @@ class EchoEngine(Engine):
         if self._delay:
             time.sleep(self._delay)
 
+    def _check(self, texts: Sequence[str]) -> None:
+        if self._poison and any(self._poison in text for text in texts):
+            raise MemoryError
 
-def _settings(source: str) -> tuple[float, int]:
-    """Seconds from `delay=SECONDS` and dimensions from `dimensions=N`; both may be left out."""
-    match = _SETTINGS.fullmatch(source)
-    if match is None:
+
+class _Settings(msgspec.Struct, forbid_unknown_fields=True):
+    delay: float = 0.0
+    dimensions: Annotated[int, msgspec.Meta(ge=1, le=9999)] = DIMENSIONS
+    load: float = 0.0
+    memory: Annotated[int, msgspec.Meta(ge=0)] = 0
+    poison: str = ""
+
+
+def _settings(source: str) -> _Settings:
+    given = [part.partition("=") for part in source.split(",")] if source else []
+    try:
+        return msgspec.convert({name: value for name, _, value in given}, _Settings, strict=False)
+    except msgspec.ValidationError as error:
         raise ConfigError(
-            f"engine 'echo' has no source {source!r}; leave it empty or write delay=SECONDS, "
-            "dimensions=N or both, with a comma between"
-        )
-    return float(match["delay"] or 0.0), int(match["dimensions"] or DIMENSIONS)
+            f"engine 'echo' has no source {source!r} ({error}); leave it empty or write "
+            "delay=SECONDS, dimensions=N, load=SECONDS, memory=MIB, poison=WORD, or several of "
+            "them with commas between"
+        ) from error
 
 
 def _answer(messages: Sequence[Message]) -> str:
