@@ -210,6 +210,16 @@ def test_two_processes_answer_on_one_port_with_the_same_models(server: Up) -> No
     wait_for(lambda: len(server.workers()) == 2)  # of the two models in use, not of each process
 
 
+def test_connections_are_shared_out(server: Up) -> None:
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.client()) for _ in range(40)]
+        for client in clients:
+            assert client.get("/healthz").status_code == 200
+        held = [len(client_ports(p)) for p in server.servers()]
+    assert len(held) == 2
+    assert min(held) >= 10, held
+
+
 def test_metrics_are_of_all_processes_whichever_is_asked(server: Up) -> None:
     with on_every_process(server) as connections:
         before = connections[0].metrics().get(CHATS, 0.0)

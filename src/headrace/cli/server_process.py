@@ -1,8 +1,9 @@
 """One of several server processes: HTTP, pipeline and retrieval over the models of the host.
 
-Started by `headrace.cli.supervise` as `python -m headrace.cli.server_process LISTENER HOST`, with
-the file numbers of the listening socket and of the socket to the host. SIGTERM lets it finish its
-running answers; when the host is gone it ends, for it has no models then.
+Started by `headrace.cli.supervise` as `python -m headrace.cli.server_process LISTENER HOST SHARES
+SLOTS SLOT`: the file numbers of the listening socket, of the socket to the host and of the shared
+counts, the number of processes, and which of them this is. SIGTERM lets it finish its running
+answers; when the host is gone it ends, for it has no models then.
 """
 
 from __future__ import annotations
@@ -18,22 +19,19 @@ import time
 import uvicorn
 
 from headrace.app import application
-from headrace.cli.joining import SERVING, SETTINGS, UNABLE, Serving, Unable
+from headrace.cli.accepting import Acceptor, Shares
+from headrace.cli.joining import SERVING, UNABLE, Serving, Unable
 from headrace.cli.server import Server, server_options
 from headrace.config.options import Config
 from headrace.errors import HeadraceError
 from headrace.http.app import create_app
 from headrace.serving.hosting import Host
 from headrace.serving.remote import RemoteHost
+from headrace.serving.settings import SHOW, following
 from headrace.serving.survey import Nothing, answer_own_metrics
 from headrace.telemetry import Metrics, configure_logging
 
 log = logging.getLogger("headrace.server")
-
-BACKLOG = 1024
-ACCEPTED_AT_ONCE = 1
-"""Connections that one turn of the event loop takes from the common queue: the next goes to
-whichever process is free first, where many at once would let one process take a whole burst."""
 
 END_SECONDS = 3.0
 """How long a process may take to clean up when the host is gone."""
@@ -42,20 +40,38 @@ END_SECONDS = 3.0
 class MemberServer(Server):
     """Accepts from a socket that it shares. Tells the host when it serves."""
 
-    def __init__(self, config: uvicorn.Config, host: RemoteHost) -> None:
+    def __init__(self, config: uvicorn.Config, host: RemoteHost, shares: Shares) -> None:
         super().__init__(config)
         self._host = host
+        self._shares = shares
+        self._acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for listener in sockets or ():
-            # asyncio takes one number both for connections accepted in one turn and for the
-            # length of the kernel's queue.
-            listener.listen(BACKLOG)
+        await super().startup(sockets=[])
+        loop = asyncio.get_running_loop()
+
+        def protocol() -> asyncio.Protocol:
+            return self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+                _loop=loop,
+            )
+
+        def held() -> int:
+            return len(self.server_state.connections)
+
+        self._acceptors = [Acceptor(one, protocol, held, self._shares) for one in sockets or ()]
+        self.servers.extend(self._acceptors)  # type: ignore[arg-type]
         await self._host.control.ask(SERVING, Serving(os.getpid()))
 
+    async def on_tick(self, counter: int) -> bool:
+        for acceptor in self._acceptors:
+            acceptor.update()
+        return await super().on_tick(counter)
 
-async def serve(listener: socket.socket, end: socket.socket) -> int:
+
+async def serve(listener: socket.socket, end: socket.socket, shares: Shares) -> int:
     """Returns the exit status."""
     configure_logging()
     server: MemberServer | None = None
@@ -69,15 +85,15 @@ async def serve(listener: socket.socket, end: socket.socket) -> int:
     remote = RemoteHost(gone)
     await remote.connect(end)
     try:
-        settings = await remote.control.ask(SETTINGS, Nothing())
-        config = Config.model_validate_json(settings.config)
+        shown = await remote.control.ask(SHOW, Nothing())
+        config = Config.model_validate_json(shown.config)
         metrics = Metrics()
         answer_own_metrics(remote.answers, metrics)
         async with application(config, Host(remote.models, remote.control, metrics)) as services:
-            options = server_options(config, create_app(services))
-            options.backlog = ACCEPTED_AT_ONCE
-            server = MemberServer(options, remote)
-            await server.serve(sockets=[listener])
+            app = create_app(services)
+            server = MemberServer(server_options(config, app), remote, shares)
+            async with following(remote.control, shown.version, app.state.live.configure):
+                await server.serve(sockets=[listener])
     except HeadraceError as error:
         await remote.control.ask(UNABLE, Unable(os.getpid(), error.code, error.message))
         return 1
@@ -93,9 +109,13 @@ def _end_anyway() -> None:
 
 
 def main() -> None:
-    listener, end = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
+    listener, end, shared, slots, slot = map(int, sys.argv[1:])
+    shares = Shares(shared, slots, slot)
+    os.close(shared)
     try:
-        sys.exit(asyncio.run(serve(listener, end)))
+        sys.exit(
+            asyncio.run(serve(socket.socket(fileno=listener), socket.socket(fileno=end), shares))
+        )
     except HeadraceError as error:  # the host is gone, and nobody else would be told
         log.error("%s", error.message)
         sys.exit(1)

@@ -2,9 +2,9 @@
 processes alive.
 
 All accept from one listening socket that they inherit. With a socket each (SO_REUSEPORT) the kernel
-would deal out connections by a hash, to busy and idle processes alike, and one that ends would
-take the connections with it that wait in its queue; from a common queue whoever is free takes the
-next, and a connection not yet accepted is lost with nobody.
+would deal out connections by a hash, to busy, stopped and idle processes alike, and one that ends
+would take the connections with it that wait in its queue; from a common queue whoever is free takes
+the next (`headrace.cli.accepting`), and a connection not yet accepted is lost with nobody.
 
 A server process is told everything over a socket pair and leaves no path on the disk. When the host
 ends, for whatever reason, the pair closes and the process ends. It has a session of its own, so
@@ -16,15 +16,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
 from asyncio import FIRST_COMPLETED
 from collections.abc import Iterator
 
-from headrace.cli.joining import SERVING, SETTINGS, UNABLE, Serving, Settings, Unable
+from headrace.cli.accepting import Shares
+from headrace.cli.joining import SERVING, UNABLE, Serving, Unable
 from headrace.cli.listening import SIGNALS, announce, listen, warmup_of
 from headrace.config.options import Config
+from headrace.config.origin import Origin
 from headrace.errors import HeadraceError, by_code
 from headrace.serving.control import LocalControl
 from headrace.serving.host import HostServer
@@ -47,13 +50,14 @@ KILL_SECONDS = 5.0
 """How long a process may take to end beyond what its requests may take."""
 
 
-async def supervise(config: Config) -> int:
-    """Serve with `server.processes` processes until a signal says stop; the exit status is 130
-    after Ctrl-C, 0 after SIGTERM. Raises `HeadraceError` if the processes cannot serve."""
+async def supervise(config: Config, origin: Origin) -> int:
+    """Serve `config`, and what becomes of it where it came from, with `server.processes` processes
+    until a signal says stop; the exit status is 130 after Ctrl-C, 0 after SIGTERM. Raises
+    `HeadraceError` if the processes cannot serve."""
     configure_logging()
     with listen(config.server) as listener:
         async with (
-            model_host(config) as host,
+            model_host(config, origin) as host,
             HostServer(host.models, host.control) as server,
             warmup_of(config, host).in_background(),
         ):
@@ -77,6 +81,7 @@ class Processes:
         self._listener = listener
         self._server = server
         self._surveyor = surveyor
+        self._shares = Shares.make(config.server.processes)
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._serving: set[int] = set()  # PIDs
         self._served = asyncio.Event()  # all of them, once
@@ -87,9 +92,6 @@ class Processes:
 
     def register(self, control: LocalControl) -> None:
         """Answer what new processes ask."""
-
-        async def settings(_: Nothing) -> Settings:
-            return Settings(self._config.model_dump_json().encode())
 
         async def serving(told: Serving) -> Nothing:
             self._serving.add(told.pid)
@@ -105,7 +107,6 @@ class Processes:
                 self._give_up(by_code(told.code, told.message))
             return Nothing()
 
-        control.answer(SETTINGS, settings)
         control.answer(SERVING, serving)
         control.answer(UNABLE, unable)
 
@@ -142,6 +143,7 @@ class Processes:
             hurry = group.create_task(self._at_once.wait())
             await self._end(asyncio.gather(*keepers), hurry)
             hurry.cancel()
+        os.close(self._shares)
         if self._cause is not None:
             raise self._cause
 
@@ -206,11 +208,11 @@ class Processes:
     async def _start(self, slot: int) -> asyncio.subprocess.Process:
         ours, theirs = socket.socketpair()
         with theirs:
-            numbers = (self._listener.fileno(), theirs.fileno())
+            numbers = (self._listener.fileno(), theirs.fileno(), self._shares)
             try:
                 process = await asyncio.create_subprocess_exec(
                     *(sys.executable, "-P", "-m", "headrace.cli.server_process"),
-                    *map(str, numbers),
+                    *map(str, (*numbers, self._config.server.processes, slot)),
                     pass_fds=numbers,
                     stdin=asyncio.subprocess.DEVNULL,
                     start_new_session=True,
