@@ -14,7 +14,6 @@ import httpx
 import uvicorn
 from still_pool import StillPool
 
-from headrace.serving.catalogue import model_specs
 from headrace.config.options import Config
 from headrace.config.origin import Origin
 from headrace.http.app import create_app
@@ -22,6 +21,7 @@ from headrace.http.protocol import Protocol
 from headrace.ingest.jobs import Jobs
 from headrace.pipeline.services import Services
 from headrace.retrieval.collections import Collections
+from headrace.serving.catalogue import model_specs
 from headrace.serving.control import LocalControl
 from headrace.serving.local import LocalModels
 from headrace.serving.measured import MeasuredModels
@@ -61,6 +61,13 @@ def write_config(config: Config) -> Origin:
     file = config.data_dir.parent / "headrace.yaml"
     file.write_text(config.model_dump_json(indent=1), encoding="utf-8")
     return Origin(file, environment=KEYS)
+
+
+async def eventually(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait until something is so that nothing tells of."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
 
 
 @contextlib.asynccontextmanager

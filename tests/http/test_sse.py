@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 import pytest
 from starlette.types import Message
@@ -95,6 +95,77 @@ async def test_error_after_a_heartbeat_is_an_event() -> None:
         yield b""
 
     assert bodies(await drive(slow(), heartbeat=0.005)).endswith(event(b"model_failed", "error"))
+
+
+class Ending:
+    """In place of the exchange: what a stream is ended by."""
+
+    def __init__(self) -> None:
+        self.on_end: Callable[[HeadraceError], None] | None = None
+
+    def end(self) -> None:
+        assert self.on_end is not None
+        self.on_end(ModelFailed("ended from outside"))
+
+
+@pytest.mark.parametrize("events", [0, 3, 500])
+async def test_an_end_from_outside_is_the_last_event(events: int) -> None:
+    """Before the first event it is raised; after some they are sent before it, however slowly."""
+    closed = False
+    ending = Ending()
+    sent: list[Message] = []
+
+    async def endless() -> AsyncGenerator[bytes, None]:
+        nonlocal closed
+        try:
+            for number in range(events):
+                yield event(b"%d" % number)
+            await asyncio.Event().wait()
+        finally:
+            closed = True
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+        if events == 500 and len(sent) == 5:  # the generator is ahead of the reader
+            ending.end()
+            await asyncio.sleep(0.01)
+
+    stream = EventStream(endless(), heartbeat=10, on_error=failed)
+    scope = {"type": "http", "headrace.exchange": ending}
+    task = asyncio.create_task(stream(scope, asyncio.Event().wait, send))  # type: ignore[arg-type]
+    if events != 500:
+        await asyncio.sleep(0.02)
+        ending.end()
+    async with asyncio.timeout(20):
+        if events == 0:
+            with pytest.raises(ModelFailed):
+                await task
+            assert sent == []
+        else:
+            await task
+            assert bodies(sent).startswith(event(b"0") + event(b"1") + event(b"2"))
+            assert bodies(sent).endswith(event(b"model_failed", "error"))
+            assert bodies(sent).count(b"data:") < 100
+            assert sent[-1]["more_body"] is False
+    assert closed
+
+
+async def test_an_end_before_the_generator_began_is_raised() -> None:
+    async def never() -> AsyncGenerator[bytes, None]:
+        raise AssertionError("it must not begin")
+        yield b""
+
+    class AtOnce(Ending):
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if value is not None:
+                self.end()
+
+    stream = EventStream(never(), heartbeat=10, on_error=failed)
+    scope = {"type": "http", "headrace.exchange": AtOnce()}
+    async with asyncio.timeout(20):
+        with pytest.raises(ModelFailed):
+            await stream(scope, asyncio.Event().wait, asyncio.Event().wait)  # type: ignore[arg-type]
 
 
 async def test_cancelling_the_response_closes_the_generator() -> None:

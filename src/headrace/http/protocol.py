@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import struct
 import time
 from typing import ClassVar, NamedTuple
 
@@ -17,6 +19,8 @@ log = logging.getLogger("headrace.http")
 HEAD_SECONDS = 30.0
 MAX_HEAD_BYTES = 64 * 1024
 LOG_SECONDS = 60.0
+
+_AT_ONCE = struct.pack("ii", 1, 0)  # linger for no time: closing resets the connection
 
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\n"
@@ -66,7 +70,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["headrace.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+        self.scope["headrace.abort"] = self._cut  # type: ignore[typeddict-unknown-key]
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -96,9 +100,16 @@ class Protocol(HttpToolsProtocol):
     def _check_flush(self, before: int) -> None:
         left = self.transport.get_write_buffer_size()
         if left >= before:
-            self.transport.abort()
+            self._cut()
         else:
             self._watch_flush(left)
+
+    def _cut(self) -> None:
+        """Throw away what the client does not take, with the megabytes that the kernel holds."""
+        taken: socket.socket | None = self.transport.get_extra_info("socket")
+        if taken is not None and taken.fileno() >= 0:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        self.transport.abort()
 
     def _watch(self) -> None:
         self._relax()

@@ -62,7 +62,7 @@ class EventStream(Response):
             first = await self._next()
             if not isinstance(first, HeadraceError):
                 await self._send(first, send)
-            await pump
+            await asyncio.wait([pump])  # it may have been cancelled before it began
         if isinstance(first, HeadraceError):
             raise first
 
