@@ -31,7 +31,7 @@ async def application(config: Config, host: Host | None = None) -> AsyncIterator
     async with contextlib.AsyncExitStack() as stack:
         collections = stack.enter_context(contextlib.closing(Collections(folder)))
         if host is None:
-            host = await stack.enter_async_context(model_host(config, twins=False))
+            host = await stack.enter_async_context(model_host(config))
         models = MeasuredModels(host.models, host.metrics)
         jobs = await stack.enter_async_context(Jobs(config, collections, models))
         yield Services(

@@ -8,12 +8,6 @@ from headrace.serving.control import Topic
 from headrace.serving.survey import Nothing
 
 
-class Settings(msgspec.Struct, frozen=True):
-    """The configuration in force, as JSON: command-line options included."""
-
-    config: bytes
-
-
 class Serving(msgspec.Struct, frozen=True):
     """A server process accepts connections."""
 
@@ -28,6 +22,5 @@ class Unable(msgspec.Struct, frozen=True):
     message: str
 
 
-SETTINGS = Topic("server.settings", Nothing, Settings)
 SERVING = Topic("server.serving", Serving, Nothing)
 UNABLE = Topic("server.unable", Unable, Nothing)

@@ -15,24 +15,32 @@ from starlette.datastructures import State
 from headrace.app import application
 from headrace.cli.listening import SIGNALS, announce, listen, warmup_of
 from headrace.config.options import Config, ServerOptions
+from headrace.config.origin import Origin
 from headrace.http.app import create_app
 from headrace.http.drain import Drain
 from headrace.http.protocol import Protocol
 from headrace.serving.hosting import model_host
+from headrace.serving.settings import following
 from headrace.telemetry import configure_logging
 
 FLUSH_SECONDS = 2
 """For the last bytes of ended answers to leave."""
 
 
-async def serve(config: Config) -> int:
-    """Serve until a signal says stop; the exit status is 130 after Ctrl-C, 0 after SIGTERM."""
+async def serve(config: Config, origin: Origin) -> int:
+    """Serve `config`, and what becomes of it where it came from, until a signal says stop; the exit
+    status is 130 after Ctrl-C, 0 after SIGTERM."""
     configure_logging()
     with listen(config.server) as listener:
-        async with model_host(config) as host, application(config, host) as services:
+        async with model_host(config, origin) as host, application(config, host) as services:
             warmup = warmup_of(config, host)
-            server = Server(server_options(config, create_app(services)))
-            async with warmup.in_background():
+            app = create_app(services)
+            server = Server(server_options(config, app))
+            version, configure = services.config_version, app.state.live.configure
+            async with (
+                warmup.in_background(),
+                following(services.control, version, configure),
+            ):
                 announce(config.server, listener)
                 await server.serve(sockets=[listener])
     return 130 if server.interrupted else 0

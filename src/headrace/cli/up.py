@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.common import ConfigOption, load_config, run
+from headrace.cli.common import ConfigOption, run
 
 if TYPE_CHECKING:
     from headrace.config.options import Config
+    from headrace.config.origin import Origin
 
 EPILOG = """\b
 Examples:
@@ -34,23 +35,25 @@ def up(
 ) -> None:
     """Start the server: OpenAI's API, typed events, collections and documents."""
     from headrace.cli.fetch import fetch_missing
+    from headrace.config.load import find_file
+    from headrace.config.origin import Origin
 
-    loaded = load_config(config)
     changes = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+    origin = Origin(find_file(config), server=changes)
+    loaded = origin.load()
     defaults = loaded.defaults
     fetch_missing(loaded, [defaults.embedder, defaults.generator, defaults.reranker])
-    server = loaded.server.model_copy(update=changes)
-    status = run(_server(loaded.model_copy(update={"server": server})))
+    status = run(_server(loaded, origin))
     if status:
         raise typer.Exit(status)
 
 
-def _server(config: Config) -> Coroutine[Any, Any, int]:
+def _server(config: Config, origin: Origin) -> Coroutine[Any, Any, int]:
     """One process that does all, or the host of several, which needs less of the program."""
     if config.server.processes == 1:
         from headrace.cli.server import serve
 
-        return serve(config)
+        return serve(config, origin)
     from headrace.cli.supervise import supervise
 
-    return supervise(config)
+    return supervise(config, origin)
