@@ -14,12 +14,17 @@ The source holds settings with commas between them, each of which may be left ou
 * `load=SECONDS`: take that long to load
 * `memory=MIB`: hold that much while loaded
 * `poison=WORD`: run out of memory over a text that has this word
+* `crash=WORD`: over such a text, end the whole process
+* `hang=WORD`: over such a text, do nothing for ever
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
+import threading
 import time
 import zlib
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -45,8 +50,8 @@ class EchoEngine(Engine):
 
     def load(self, spec: ModelSpec, device: str = "cpu") -> ModelInfo:
         settings = _settings(spec.source)
+        self._settings = settings
         self._delay, self._dimensions = settings.delay, settings.dimensions
-        self._poison = settings.poison
         time.sleep(settings.load)
         self._weights = np.ones(settings.memory << 20, np.uint8)
         self._context = int(spec.options.get("context", 8192))
@@ -65,7 +70,8 @@ class EchoEngine(Engine):
     async def generate(
         self, messages: Sequence[Message], params: GenerateParams
     ) -> AsyncGenerator[Delta]:
-        self._check([m.content for m in messages])
+        if self._check([m.content for m in messages]):
+            await asyncio.Event().wait()
         prompt_tokens = sum(self.count([m.content for m in messages]))
         if prompt_tokens >= self._context:
             raise PromptTooLong(
@@ -83,8 +89,7 @@ class EchoEngine(Engine):
         yield Delta(finish_reason=reason, usage=usage)
 
     def embed(self, texts: Sequence[str], kind: EmbedKind) -> Vectors:
-        self._wait()
-        self._check(texts)
+        self._wait(texts)
         vectors = np.zeros((len(texts), self._dimensions), dtype=np.float32)
         for row, text in zip(vectors, texts, strict=True):
             for feature in _features(text):
@@ -96,8 +101,7 @@ class EchoEngine(Engine):
         return vectors
 
     def score(self, query: str, texts: Sequence[str]) -> Vectors:
-        self._wait()
-        self._check(texts)
+        self._wait(texts)
         wanted = set(_features(query))
         shares = [len(wanted & set(_features(t))) / max(len(wanted), 1) for t in texts]
         return np.asarray(shares, dtype=np.float32)
@@ -105,13 +109,23 @@ class EchoEngine(Engine):
     def count(self, texts: Sequence[str]) -> list[int]:
         return [len(_TOKEN.findall(text)) for text in texts]
 
-    def _wait(self) -> None:
+    def _wait(self, texts: Sequence[str]) -> None:
         if self._delay:
             time.sleep(self._delay)
+        if self._check(texts):
+            threading.Event().wait()
 
-    def _check(self, texts: Sequence[str]) -> None:
-        if self._poison and any(self._poison in text for text in texts):
+    def _check(self, texts: Sequence[str]) -> bool:
+        """Do what the texts' words ask for; True: hang."""
+
+        def has(word: str) -> bool:
+            return bool(word) and any(word in text for text in texts)
+
+        if has(self._settings.poison):
             raise MemoryError
+        if has(self._settings.crash):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return has(self._settings.hang)
 
 
 class _Settings(msgspec.Struct, forbid_unknown_fields=True):
@@ -120,6 +134,8 @@ class _Settings(msgspec.Struct, forbid_unknown_fields=True):
     load: float = 0.0
     memory: Annotated[int, msgspec.Meta(ge=0)] = 0
     poison: str = ""
+    crash: str = ""
+    hang: str = ""
 
 
 def _settings(source: str) -> _Settings:
@@ -129,8 +145,8 @@ def _settings(source: str) -> _Settings:
     except msgspec.ValidationError as error:
         raise ConfigError(
             f"engine 'echo' has no source {source!r} ({error}); leave it empty or write "
-            "delay=SECONDS, dimensions=N, load=SECONDS, memory=MIB, poison=WORD, or several of "
-            "them with commas between"
+            "delay=SECONDS, dimensions=N, load=SECONDS, memory=MIB, poison=WORD, crash=WORD, "
+            "hang=WORD, or several of them with commas between"
         ) from error
 
 
