@@ -48,7 +48,7 @@ asyncio.run(main())
 @pytest.fixture
 async def here(fast: Config, tmp_path: Path) -> AsyncIterator[Place]:
     models = dict(fast.models)
-    models["echo-embedder"] = models["echo-embedder"].model_copy(update={"source": "delay=0.2"})
+    models["echo-embedder"] = models["echo-embedder"].model_copy(update={"source": "delay=0.5"})
     config = with_ingest(fast.model_copy(update={"models": models}), batch_texts=4)
     async with place(config, tmp_path / "in") as made:
         yield made
