@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -49,6 +50,22 @@ async def test_upload_becomes_a_job_and_then_is_found(client: httpx.AsyncClient)
         json={"query": "harbour parking", "metadata": {"year": "2026"}},
     )
     assert [hit["source"] for hit in found.json()["hits"]] == ["upload:停车 parking.md"]
+
+
+async def test_beyond_the_queue_an_upload_is_refused_before_it_is_received(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.ingest.jobs.MAX_QUEUED", 0)
+
+    async def body() -> AsyncIterator[bytes]:
+        raise AssertionError("nobody reads it")
+        yield b""
+
+    response = await client.post(
+        DOCUMENTS, content=body(), headers={"content-type": "multipart/form-data; boundary=x"}
+    )
+    assert response.status_code == 429
+    assert response.headers["retry-after"] == "10"
 
 
 async def test_a_damaged_collection_is_listed_with_its_problem_and_can_be_deleted(

@@ -2,7 +2,7 @@
 
 In this order, each only if the time does not suffice without it, and each told in `done.skipped`:
 
-1. The rerank depth (`headrace.retrieval.search`): as many hits as the reranker usually manages in
+1. The rerank depth (`headrace.retrieval.rerank`): as many hits as the reranker usually manages in
    its share of the time left; if it takes longer, the order stays as it was.
 2. The rewrite: made by rules, it costs nothing.
 3. The answer's length: as many tokens as the generator usually writes in the time left.

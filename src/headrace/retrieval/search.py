@@ -11,12 +11,13 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from headrace.config.options import RetrievalOptions
-from headrace.errors import BadRequest, DeadlineExceeded
+from headrace.errors import BadRequest
 from headrace.retrieval.analyze import references
-from headrace.retrieval.base import Scored, embedding_text
+from headrace.retrieval.base import Scored
 from headrace.retrieval.collections import check_embedder
 from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.retrieval.fuse import fuse, without_copies
+from headrace.retrieval.rerank import rerank
 from headrace.retrieval.snapshot import CollectionSnapshot
 from headrace.serving.models import Models
 from headrace.serving.paces import Paces
@@ -26,12 +27,6 @@ T = TypeVar("T")
 
 SPARE = 8
 """Hits fetched beyond those asked for, in case some are deleted meanwhile or the same text."""
-
-RERANK_SHARE = 0.3
-"""Of the time left before a deadline, that a reranker may take where a generator comes after it."""
-
-RERANK_SHARE_ALONE = 0.8
-"""The same where nothing comes after it."""
 
 _executor = ThreadPoolExecutor(max_workers=8, thread_name_prefix="headrace-search")
 
@@ -74,10 +69,9 @@ async def search(
 ) -> SearchResult:
     """The best `k` hits for a query. `call.then` names the models that come after the search.
 
-    1. Lexical search and the query's embedding start at once; dense search follows.
-    2. The lists are fused. 3. Texts are fetched after that, so what was deleted meanwhile is not
-    among the hits. 4. A reranker, if any, scores the first `rerank_depth`, or as many as the
-    deadline of `call` leaves time for.
+    1. Lexical search and the query's embedding start at once; dense search follows. 2. The lists
+    are fused. 3. Texts are fetched after that, so what was deleted meanwhile is not among the hits.
+    4. A reranker, if any, scores the first `rerank_depth`, or what there is time for.
 
     The steps in threads are two, not one each: a change of threads costs as much as a search of a
     small collection.
@@ -115,54 +109,11 @@ async def search(
         return without_copies(found, wanted)
 
     hits = await _in_thread(rest)
-    skipped = ""
+    skipped: tuple[str, ...] = ()
     if reranker and hits:
-        work = _rerank(models, reranker, query, hits, call, paces or Paces())
+        work = rerank(models, reranker, query, hits, call, paces or Paces())
         hits, skipped = await timer.wait("rerank", work)
-    return SearchResult(
-        tuple(hits[:k]), snapshot.generation, timer.total(), (skipped,) if skipped else ()
-    )
-
-
-async def _rerank(
-    models: Models, reranker: str, query: str, hits: list[Hit], call: Call, paces: Paces
-) -> tuple[list[Hit], str]:
-    """The hits in the reranker's order, as far as there is time, and what was left out: the hits
-    beyond keep their order below. The reranker has a share of the time left."""
-    end, depth, pace = None, len(hits), f"score {reranker}"
-    began = time.monotonic()
-    if call.deadline is not None:
-        share = RERANK_SHARE if call.then else RERANK_SHARE_ALONE
-        end = began + share * (call.deadline - began)
-        usual = paces.usual(pace)
-        depth = min(depth, int((end - began) / usual)) if usual else depth
-    if depth < min(2, len(hits)):
-        return hits, "rerank: no time before the deadline"
-    try:
-        async with asyncio.timeout(None if end is None else end - began):
-            ranked = await _reranked(
-                models, reranker, query, hits[:depth], replace(call, deadline=end)
-            )
-    except (TimeoutError, DeadlineExceeded):
-        if call.deadline is None or call.deadline <= time.monotonic():
-            raise
-        paces.note(pace, (time.monotonic() - began) / depth)
-        return hits, "rerank: given up for the deadline"
-    paces.note(pace, (time.monotonic() - began) / depth)
-    skipped = f"rerank: {depth} of {len(hits)} hits before the deadline"
-    return ranked + hits[depth:], skipped if depth < len(hits) else ""
-
-
-async def _reranked(
-    models: Models, reranker: str, query: str, hits: Sequence[Hit], call: Call
-) -> list[Hit]:
-    texts = [embedding_text(hit.path, hit.text) for hit in hits]
-    values = await models.score(reranker, query, texts, call=call)
-    scored = [
-        replace(hit, score=value, scores={**hit.scores, "rerank": value})
-        for hit, value in zip(hits, values.tolist(), strict=True)
-    ]
-    return sorted(scored, key=lambda hit: -hit.score)
+    return SearchResult(tuple(hits[:k]), snapshot.generation, timer.total(), skipped)
 
 
 def _fused(

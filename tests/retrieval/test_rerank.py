@@ -1,0 +1,83 @@
+"""The reranker's share of a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headrace.errors import DeadlineExceeded
+from headrace.retrieval.rerank import rerank
+from headrace.serving.paces import Paces
+from headrace.types import USER, Call, Hit, Span
+
+
+class Reranker:
+    """Prefers later texts; `seconds` a text."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.asked: list[int] = []
+
+    async def score(self, model: str, query: str, texts: Sequence[str], *, call: Call) -> Any:
+        self.asked.append(len(texts))
+        await asyncio.sleep(self.seconds * len(texts))
+        return np.arange(len(texts), dtype=np.float32)
+
+
+def hits(count: int) -> list[Hit]:
+    return [
+        Hit(n, "d", "s", "t", (), Span(n, n + 1), f"text {n}", 1.0 - n / 100, {"fused": 1.0})
+        for n in range(count)
+    ]
+
+
+async def order(
+    models: Reranker, count: int, call: Call, paces: Paces
+) -> tuple[list[int], tuple[str, ...]]:
+    found, skipped = await rerank(models, "r", "q", hits(count), call, paces)  # type: ignore[arg-type]
+    return [hit.chunk_id for hit in found], skipped
+
+
+def soon(seconds: float, *then: str) -> Call:
+    return Call(deadline=time.monotonic() + seconds, then=then)
+
+
+@pytest.mark.parametrize("call", [USER, soon(600)])
+async def test_with_time_all_are_scored(call: Call) -> None:
+    paces = Paces()
+    assert await order(Reranker(), 5, call, paces) == ([4, 3, 2, 1, 0], ())
+    assert paces.usual("score r") is not None
+
+
+async def test_what_does_not_fit_keeps_its_order_below() -> None:
+    paces = Paces()
+    paces.note("score r", 1.0)
+    models = Reranker()
+    found, skipped = await order(models, 20, soon(10.5, "talk"), paces)  # a share of 0.3: 3 texts
+    assert models.asked == [3]
+    assert found == [2, 1, 0, *range(3, 20)]
+    assert skipped == ("rerank: 3 of 20 hits before the deadline",)
+    models.asked.clear()
+    await order(models, 20, soon(10.5), paces)  # the fast call before is not the usual one yet
+    assert models.asked == [8]
+
+
+async def test_what_takes_too_long_is_given_up_and_not_begun_again() -> None:
+    paces = Paces()
+    models = Reranker(seconds=60)
+    for reason in ("given up for", "no time before"):
+        found, skipped = await order(models, 3, soon(0.2), paces)
+        assert found == [0, 1, 2]
+        assert skipped == (f"rerank: {reason} the deadline",)
+        paces.note("score r", 1.0)
+    assert len(models.asked) == 1
+
+
+async def test_a_deadline_that_has_passed_is_an_error() -> None:
+    with pytest.raises(DeadlineExceeded):
+        await order(Reranker(seconds=1), 3, soon(-1), Paces())
