@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query, Request
@@ -25,7 +25,6 @@ from headrace.sources.fetch_child import fetch
 
 router = APIRouter(tags=["Administration"])
 
-_PLACES = {"load": Place.SERVING, "park": Place.PARKED, "exit": Place.GONE}
 _ENTRY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -74,21 +73,32 @@ async def pull_model(request: Request, name: str) -> Response:
     return json_response(Pulled(name, model.source, str(path)))
 
 
+@router.post("/admin/models/{name}/load", summary="Load a model", responses=described(ModelStatus))
+async def load_model(request: Request, name: str) -> Response:
+    """Where it can serve. Answers when it does."""
+    return await _order(request, name, Place.SERVING)
+
+
+@router.post("/admin/models/{name}/park", summary="Park a model", responses=described(ModelStatus))
+async def park_model(request: Request, name: str) -> Response:
+    """Its worker stays, its weights leave the device. A request that wants it loads it again."""
+    return await _order(request, name, Place.PARKED)
+
+
 @router.post(
-    "/admin/models/{name}/{move}", summary="Move a model", responses=described(ModelStatus)
+    "/admin/models/{name}/exit", summary="End a model's worker", responses=described(ModelStatus)
 )
-async def move_model(
-    request: Request, name: str, move: Literal["load", "park", "exit"]
-) -> Response:
-    """`load` it where it can serve, `park` it (its worker stays, its weights leave the device), or
-    `exit` its worker. Answers when it is there. Requests that want the model load it again."""
+async def exit_model(request: Request, name: str) -> Response:
+    """Gives back all its memory. A request that wants it loads it again."""
+    return await _order(request, name, Place.GONE)
+
+
+async def _order(request: Request, name: str, place: Place) -> Response:
     caller_of(request).require_admin()
     context = context_of(request)
+    order = Order(_known(context, name), place)
     with refusals("model"):
-        moved = await context.services.control.ask(
-            ORDER, Order(_known(context, name), _PLACES[move])
-        )
-    return json_response(moved)
+        return json_response(await context.services.control.ask(ORDER, order))
 
 
 @router.post("/admin/reset", summary="Restart a stuck model", responses=described(ModelStatus))
