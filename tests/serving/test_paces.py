@@ -12,6 +12,12 @@ def test_the_usual_is_what_most_do_not_exceed() -> None:
     assert paces.usual("b") is None
 
 
+def test_what_was_given_up_would_have_taken_longer() -> None:
+    paces = Paces()
+    paces.note_given_up("a", 1)
+    assert paces.usual("a") == 2
+
+
 def test_only_the_last_values_count_and_only_while_they_are_fresh() -> None:
     now = 0.0
     paces = Paces(lambda: now)

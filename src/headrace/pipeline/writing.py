@@ -49,7 +49,8 @@ class Writer:
         if self.deltas:
             self._note_pace(self.deltas)
         else:
-            self._paces.note(f"first_token {self._generator}", time.monotonic() - self._began)
+            waited = time.monotonic() - self._began
+            self._paces.note_given_up(f"first_token {self._generator}", waited)
 
     def _note_pace(self, tokens: int) -> None:
         if tokens > 1:

@@ -46,7 +46,7 @@ async def rerank(
     except (TimeoutError, DeadlineExceeded) as error:
         if call.deadline is None or call.deadline <= time.monotonic():
             raise DeadlineExceeded("the time of this request is over (deadline_ms)") from error
-        paces.note(pace, (time.monotonic() - began) / depth)
+        paces.note_given_up(pace, (time.monotonic() - began) / depth)
         return hits, ("rerank: given up for the deadline",)
     paces.note(pace, (time.monotonic() - began) / depth)
     if depth == len(hits):

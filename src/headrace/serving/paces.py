@@ -19,7 +19,7 @@ PART = 0.8
 
 class Paces:
     """Seconds by what took them (`score MODEL`: one text; `first_token MODEL`; `token MODEL`;
-    `quote MODEL`), in memory. A value of something given up is a lower bound, and still helps."""
+    `quote MODEL`), in memory."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -29,6 +29,11 @@ class Paces:
 
     def note(self, what: str, seconds: float) -> None:
         self._values[what].append((self._clock(), seconds))
+
+    def note_given_up(self, what: str, seconds: float) -> None:
+        """It was given up after so long; twice that is assumed, so that the same deadline does not
+        lead to the same attempt again."""
+        self.note(what, 2 * seconds)
 
     def usual(self, what: str) -> float | None:
         """`None` if nothing is known."""
