@@ -27,6 +27,9 @@ from bench.load import Ask, Plan, Report
 
 CONTENT = re.compile(rb'"(?:content|text)": ?"[^"]')
 TOKENS = re.compile(rb'"completion_tokens": ?(\d+)')
+STALE = "closed before it was asked again"
+"""A server may close an idle connection at any moment; what was just sent on it is sent again on
+a new one, as every HTTP client does, and is no error."""
 DRAIN_SECONDS = 30.0
 SLOW_BUFFER = 2048
 
@@ -49,6 +52,7 @@ class Connection(asyncio.Protocol):
         self._host = host
         self._parser = httptools.HttpResponseParser(self)
         self._answer: asyncio.Future[Answer] | None = None
+        self._asked = 0
         self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -56,6 +60,8 @@ class Connection(asyncio.Protocol):
         self._transport = transport
 
     def ask(self, ask: Ask) -> asyncio.Future[Answer]:
+        self._asked += 1
+        self._heard = False
         self._events: list[float] = []
         self._tail = b""
         self._done = False
@@ -65,6 +71,7 @@ class Connection(asyncio.Protocol):
         return self._answer
 
     def data_received(self, data: bytes) -> None:
+        self._heard = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -103,7 +110,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        self._end("connection lost")
+        if self._answer is not None:
+            stale = self._asked > 1 and not self._heard
+            self._end(STALE if stale else "connection lost")
 
     def _end(self, error: str) -> None:
         answer, self._answer = self._answer, None
@@ -221,7 +230,10 @@ class Generator:
             connection = await self._connect()
         if connection is None:
             return
-        await self._ask(connection, due)
+        while not await self._ask(connection, due):
+            connection = await self._connect()
+            if connection is None:
+                return
         if not connection.closed:
             self._idle.append(connection)
 
@@ -244,15 +256,18 @@ class Generator:
         if self._from <= time.perf_counter() <= self._until:
             self._errors[error] += 1
 
-    async def _ask(self, connection: Connection, began: float) -> None:
+    async def _ask(self, connection: Connection, began: float) -> bool:
+        """False if the connection turned out to be closed: ask again on another."""
         try:
             async with asyncio.timeout(self._plan.timeout):
                 answer = await connection.ask(next(self._asks))
         except TimeoutError:
             connection.close()
             self._count("timeout")
-            return
-        self._take(answer, began)
+            return True
+        if answer.error != STALE:
+            self._take(answer, began)
+        return answer.error != STALE
 
     def _take(self, answer: Answer, began: float) -> None:
         """Closed loop: what ended in the measured time counts; open loop: what arrived in it."""
@@ -274,7 +289,7 @@ class Generator:
         """Connections that stay until the input ends."""
         held: list[socket.socket] = []
         try:
-            for _ in range(self._plan.clients):
+            while len(held) < self._plan.clients:
                 held.append(await self._held())
             say(b"ready\n")
             async with asyncio.TaskGroup() as group:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import signal
@@ -102,6 +103,12 @@ def _section(settings: Mapping[str, object], name: str) -> Mapping[str, object]:
     return found
 
 
+def python_of_baseline() -> tuple[str, str]:
+    """The interpreter of the baseline, and what encodes there: `torch` or `onnx`."""
+    named = os.environ.get("HEADRACE_BASELINE_PYTHON")
+    return (named, "torch") if named else (sys.executable, "onnx")
+
+
 @contextmanager
 def baseline_up(folder: Path, python: str, encoder: str) -> Iterator[Running]:
     """`bench/baselines/blocking_rag.py` under the interpreter `python`."""
@@ -161,6 +168,23 @@ async def prepare(data: Path, limit: int | None) -> int:
         index = services.collections.create(COLLECTION, embedder, info)
         await asyncio.to_thread(fill, index, found, vectors())
     return len(found)
+
+
+def ingest(data: Path, settings: Mapping[str, object], text: str, collection: str) -> None:
+    """A collection made of one Markdown file by `headrace ingest`."""
+    source, config = data / f"{collection}.md", data / "ingest.yaml"
+    source.write_text(text, encoding="utf-8")
+    config.write_text(json.dumps({**settings, "data_dir": str(data)}), encoding="utf-8")
+    arguments = ("ingest", str(source), "--collection", collection, "--config", str(config))
+    done = subprocess.run(
+        [sys.executable, "-m", "headrace", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"headrace ingest failed:\n{done.stdout}\n{done.stderr}")
 
 
 def prepare_baseline(folder: Path, limit: int | None) -> None:
