@@ -111,10 +111,7 @@ def engine_socket(running: Running) -> str:
 
 
 def _against_engine(running: Running, rounds: int, seconds: float, result: Result) -> None:
-    asks = _asks("smollm2")
-    generate(
-        Plan(running.address, asks, seconds=1.0, warmup=5.0)
-    )  # the model is loaded by its first use
+    generate(Plan(running.address, _asks(0), seconds=1.0, warmup=5.0))  # loads the model
     sides = {"llama.cpp alone": engine_socket(running), "through Headrace": running.address}
     turns = itertools.count(1)
     many = _in_turns(sides, turns, STREAMS, rounds, seconds)
@@ -136,8 +133,8 @@ def _against_engine(running: Running, rounds: int, seconds: float, result: Resul
     result.add("errors", errors, "<=", 0)
     result.notes.append(
         f"{rounds} turns of {seconds:.0f} s each side and number of streams after 2 s to warm up; "
-        f"{TOKENS} tokens at most, temperature 0, prompts of one shape; tokens are counted as events "
-        "with content that arrive in the time; the added time to the first token is judged with "
+        f"{TOKENS} tokens at most, temperature 0, prompts of one shape; tokens are counted as "
+        "events with content that arrive in the time; the added time to the first token is judged with "
         "one stream, since with eight it is the others' prompts that one waits for"
     )
 
