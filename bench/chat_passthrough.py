@@ -134,8 +134,8 @@ def _against_engine(running: Running, rounds: int, seconds: float, result: Resul
     result.notes.append(
         f"{rounds} turns of {seconds:.0f} s each side and number of streams after 2 s to warm up; "
         f"{TOKENS} tokens at most, temperature 0, prompts of one shape; tokens are counted as "
-        "events with content that arrive in the time; the added time to the first token is judged with "
-        "one stream, since with eight it is the others' prompts that one waits for"
+        "events with content that arrive in the time; the added time to the first token is judged "
+        "with one stream, since with eight it is the others' prompts that one waits for"
     )
 
 
