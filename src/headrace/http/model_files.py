@@ -21,7 +21,7 @@ from headrace.errors import InvalidField, StorageError
 from headrace.http.context import caller_of, context_of, json_response
 from headrace.http.describe import described
 from headrace.http.responses import ModelFiles
-from headrace.http.uploads import Received, incoming, receive
+from headrace.http.uploads import incoming, receive
 from headrace.ingest.outcomes import Upload
 from headrace.sources.cache import sha256_of
 from headrace.sources.unpack import MAX_FILES, SUFFIXES, checked_name, unpack
@@ -81,15 +81,20 @@ async def upload_files(request: Request, name: str) -> Response:
     async with incoming(config.data_dir) as folder:
         content_type = request.headers.get("content-type", "")
         received = await receive(content_type, request.stream(), folder)
-        kept = await asyncio.to_thread(_keep, received, folder, config.data_dir, name, limit)
+        kept = await asyncio.to_thread(keep, received.files, folder, config.data_dir, name, limit)
     return json_response(kept, 201)
 
 
-def _keep(received: Received, folder: Path, data_dir: Path, name: str, limit: int) -> ModelFiles:
+def keep(
+    files: Sequence[Upload], folder: Path, data_dir: Path, name: str, limit: int
+) -> ModelFiles:
+    """Moves the files of a model, which lie in `folder`, to their place below `data_dir`, if all
+    are as they should be; unpacked, they may have `limit` bytes. Blocks. Raises `InvalidField`,
+    `StorageError`."""
     try:
         staged = folder / "model"
         staged.mkdir()
-        _lay_out(received.files, staged, limit)
+        _lay_out(files, staged, limit)
         root = _root(staged)
         checks = intake.check(root)
         digests = {path: sha256_of(root / path) for path in checks}
@@ -111,9 +116,8 @@ def _lay_out(files: Sequence[Upload], folder: Path, limit: int) -> None:
         raise InvalidField("the upload holds no file; send fields named `files`", field="files")
     if len(files) > MAX_FILES:
         raise InvalidField(f"more than {MAX_FILES} files", field="files")
-    suffix = Path(files[0].name).suffix.lower()
-    if len(files) == 1 and suffix in SUFFIXES:
-        unpack(files[0].path, suffix, folder, limit)
+    if len(files) == 1 and files[0].name.lower().endswith(SUFFIXES):
+        unpack(files[0].path, files[0].name, folder, limit)
         return
     seen = set()
     for file in files:

@@ -47,26 +47,27 @@ def checked_name(name: str) -> PurePosixPath:
     return path
 
 
-def unpack(archive: Path, kind: str, folder: Path, max_bytes: int) -> None:
-    """Writes the files of `archive`, whose `kind` is one of `SUFFIXES`, into `folder`. Blocks.
+def unpack(archive: Path, name: str, folder: Path, max_bytes: int) -> None:
+    """Writes the files of `archive`, whose `name` ends with one of `SUFFIXES`, to `folder`. Blocks.
     Raises `InvalidField` if anything in it is not allowed, `StorageError` if it cannot be written;
     what was written until then stays."""
+    members = _zipped if name.lower().endswith(".zip") else _tarred
     left = max_bytes
     seen: set[str] = set()
     try:
         with _Careful(archive) as file:
-            for member in (_zipped if kind == ".zip" else _tarred)(file):
+            for member in members(file):
                 path = folder.joinpath(*checked_name(member.name).parts)
                 if len(seen) >= MAX_FILES:
-                    raise _refused(archive.name, f"it holds more than {MAX_FILES} files")
+                    raise _refused(name, f"it holds more than {MAX_FILES} files")
                 if str(path).casefold() in seen:
                     raise _refused(member.name, "it is there twice")
                 seen.add(str(path).casefold())
                 left = _write(member, path, left, max_bytes)
     except (tarfile.TarError, zipfile.BadZipFile, zipfile.LargeZipFile, EOFError) as error:
-        raise _refused(archive.name, f"it is not a whole archive: {error}") from error
+        raise _refused(name, f"it is not a whole archive: {error}") from error
     except (NotImplementedError, RuntimeError, ValueError) as error:  # of zipfile
-        raise _refused(archive.name, str(error)) from error
+        raise _refused(name, str(error)) from error
 
 
 def _write(member: _Member, path: Path, left: int, max_bytes: int) -> int:
