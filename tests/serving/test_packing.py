@@ -43,6 +43,16 @@ def test_texts_of_like_length_go_together_up_to_the_budget() -> None:
     assert pack([500, 10, 10], 100) == [0]
 
 
+def test_who_came_first_is_not_passed_over_for_long() -> None:
+    """Many texts of one length are behind a longer one: it waits for those before it alone."""
+    waiting, batches = [10] * 20 + [40] + [10] * 200, 0
+    while 40 in waiting:
+        gone = set(pack(waiting, 100))
+        waiting = [one for index, one in enumerate(waiting) if index not in gone]
+        batches += 1
+    assert batches <= 4
+
+
 @pytest.mark.parametrize("speed", [2_000, 13_000, 100_000])
 def test_the_step_settles_at_what_is_computed_in_its_time(speed: int) -> None:
     size = StepSize(1 << 20)

@@ -1,16 +1,18 @@
-"""The threads of a worker that compute: one queue, the interactive lane first."""
+"""The threads of a worker that compute, and whose turn it is there: the last place where that is
+decided, when a thread becomes free."""
 
 from __future__ import annotations
 
-import itertools
-import queue
 import threading
+import time
 from collections.abc import Callable
 
+from headrace.serving.lanes import Lanes
 from headrace.serving.wire import Call, Embed, Score
 from headrace.types import Lane
 
-_STOP = 2  # after both lanes
+AGE = 1.0
+"""Seconds after which a bulk batch goes although people wait."""
 
 
 class Labour:
@@ -18,9 +20,10 @@ class Labour:
 
     def __init__(self, work: Callable[[Call], None], threads: int, name: str) -> None:
         self._work = work
-        self._waiting: queue.PriorityQueue[tuple[int, int, Call | None]] = queue.PriorityQueue()
-        self._order = itertools.count()
-        self._wanted: set[int] = set()
+        self._lanes: Lanes[int] = Lanes(AGE)
+        self._messages: dict[int, Call] = {}  # those that wait, by id
+        self._changed = threading.Condition()
+        self._finishing = False
         self._threads = [
             threading.Thread(target=self._run, name=f"{name} {number}", daemon=True)
             for number in range(threads)
@@ -29,28 +32,33 @@ class Labour:
             thread.start()
 
     def put(self, message: Call) -> None:
-        bulk = isinstance(message, Embed | Score) and message.lane is Lane.BULK
-        self._wanted.add(message.id)
-        self._waiting.put((int(bulk), next(self._order), message))
+        lane = message.lane if isinstance(message, Embed | Score) else Lane.INTERACTIVE
+        with self._changed:
+            self._messages[message.id] = message
+            self._lanes.put(message.id, lane, time.monotonic())
+            self._changed.notify()
 
     def cancel(self, id: int) -> None:
         """If it still waits; what is being computed is computed to its end."""
-        self._wanted.discard(id)
+        with self._changed:
+            if self._lanes.remove(id):
+                del self._messages[id]
 
     def finish(self) -> None:
         """Blocks until all that was put is done."""
-        for _ in self._threads:
-            self._waiting.put((_STOP, next(self._order), None))
+        with self._changed:
+            self._finishing = True
+            self._changed.notify_all()
         for thread in self._threads:
             thread.join()
 
+    def _next(self) -> Call | None:
+        """Waits for a message; `None` when there will be none."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._lanes) or self._finishing)
+            id = self._lanes.take(time.monotonic())
+            return None if id is None else self._messages.pop(id)
+
     def _run(self) -> None:
-        while True:
-            _, _, message = self._waiting.get()
-            if message is None:
-                return
-            try:
-                self._wanted.remove(message.id)
-            except KeyError:
-                continue
+        while (message := self._next()) is not None:
             self._work(message)
