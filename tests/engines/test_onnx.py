@@ -16,7 +16,7 @@ from tiny_encoder import rows
 
 from headrace.engines.base import ModelInfo, ModelSpec
 from headrace.engines.onnx import OnnxEngine, _batches
-from headrace.errors import SourceError
+from headrace.errors import ConfigError, SourceError
 from headrace.types import Role
 
 
@@ -55,6 +55,19 @@ def test_mean_pooling_leaves_padding_out(model: Path, tmp_path: Path) -> None:
         expected = unit(rows("[CLS]", *text.split(), "[SEP]").mean(axis=0))
         np.testing.assert_allclose(vector, expected, atol=1e-6)
     assert engine.embed([], "query").shape == (0, 16)
+
+
+def test_every_batch_is_a_step(model: Path, tmp_path: Path) -> None:
+    engine, _ = load(model, tmp_path)
+    before = engine.steps
+    engine.embed(["dog"] * 64, "query")
+    assert engine.steps - before == 4
+
+
+def test_a_device_that_onnxruntime_cannot_use(model: Path, tmp_path: Path) -> None:
+    spec = ModelSpec("tiny", Role.EMBEDDER, "onnx", f"file:{model}", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"cuda:0; install onnxruntime-gpu"):
+        OnnxEngine().load(spec, "cuda:0")
 
 
 def test_cls_pooling_and_prefixes(model: Path, tmp_path: Path) -> None:

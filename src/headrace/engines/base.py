@@ -75,9 +75,8 @@ class Engine:
     def unload(self) -> None:
         """Give back what `load` took."""
 
-    def footprint(self) -> dict[str, int]:
-        """Bytes held per device, as far as the engine knows; empty if it does not."""
-        return {}
+    def step(self) -> None:
+        self.steps += 1
 
     def generate(
         self, messages: Sequence[Message], params: GenerateParams

@@ -30,7 +30,7 @@ import xllamacpp
 from headrace import sources
 from headrace.engines import fingerprint, gguf_header
 from headrace.engines.base import Engine, ModelInfo, ModelSpec, Vectors
-from headrace.engines.machine import cores, resident_bytes
+from headrace.engines.machine import cores
 from headrace.engines.openai_wire import Peer, chat_body, stream_chat
 from headrace.errors import ConfigError, HeadraceError, SourceError
 from headrace.types import Delta, EmbedKind, GenerateParams, Message, Role
@@ -39,6 +39,7 @@ _BATCH = 512
 _HOST = "http://llama.cpp"
 _LEAST_ROOM = 16  # tokens of query and text together, for a score to mean anything
 _SLACK = 4  # a text within a reranker's prompt may have a few tokens more than alone
+_STEP = 16  # texts of one request: after each the engine has made a step
 _CHARACTERS_PER_TOKEN = 64  # beyond what any token covers; longer texts are cut before tokenizing
 _POOLINGS = {
     "mean": xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN,
@@ -54,10 +55,7 @@ class LlamaCppEngine(Engine):
     (XLM-RoBERTa, as bge-reranker-v2-m3) score as in their own library; those trained with two
     (BERT, as the MS MARCO MiniLM ones) do not: run them on the engine `onnx`."""
 
-    _held = 0
-
     def load(self, spec: ModelSpec, device: str = "cpu") -> ModelInfo:
-        before = resident_bytes()
         path = sources.resolve(spec.source, cache_dir=spec.cache, sha256=spec.options.get("sha256"))
         if path.is_dir():
             raise SourceError(f"{spec.source} is a folder; name its .gguf file")
@@ -72,12 +70,14 @@ class LlamaCppEngine(Engine):
         except (RuntimeError, ValueError) as error:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise SourceError(f"llama.cpp cannot load {path}: {error}") from error
-        self._timeout = httpx.Timeout(float(spec.options.get("timeout_seconds", 120.0)))
+        timeout = float(spec.options.get("timeout_seconds", 120.0))
+        # A stream may have to wait while the others go on; if none does, `steps` says so.
+        self._waiting = httpx.Timeout(timeout, read=None)
         self._peer = Peer(f"llama.cpp ({spec.name})", local=True)
         self._client = httpx.Client(
             transport=httpx.HTTPTransport(uds=params.hostnames[0], verify=False),
             base_url=_HOST,
-            timeout=self._timeout,
+            timeout=timeout,
         )
         self._socket = params.hostnames[0]
         self._name = spec.name
@@ -96,7 +96,6 @@ class LlamaCppEngine(Engine):
         except HeadraceError:
             self.unload()
             raise
-        self._held = max(0, resident_bytes() - before)
         settings = (sorted(self._prefixes.items()), int(params.pooling_type), self._window)
         return ModelInfo(
             name=spec.name,
@@ -112,20 +111,18 @@ class LlamaCppEngine(Engine):
         self._client.close()
         del self._server  # its destructor waits for its threads
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._held = 0
-
-    def footprint(self) -> dict[str, int]:
-        return {"cpu": self._held} if self._held else {}
 
     async def generate(
         self, messages: Sequence[Message], params: GenerateParams
     ) -> AsyncGenerator[Delta]:
         body = chat_body(self._name, messages, params)
+        body["return_progress"] = True  # an event for every batch of a long prompt
         transport = httpx.AsyncHTTPTransport(uds=self._socket, verify=False)
         async with httpx.AsyncClient(
-            transport=transport, base_url=_HOST, timeout=self._timeout
+            transport=transport, base_url=_HOST, timeout=self._waiting
         ) as client:
-            async for delta in stream_chat(client, "/v1/chat/completions", body, self._peer):
+            url = "/v1/chat/completions"
+            async for delta in stream_chat(client, url, body, self._peer, self.step):
                 yield delta
 
     def embed(self, texts: Sequence[str], kind: EmbedKind) -> Vectors:
@@ -134,26 +131,30 @@ class LlamaCppEngine(Engine):
         rows = [self._fit(self._tokens(text, special=True)) for text in whole]
         if not rows:
             return np.zeros((0, self._dimensions), dtype=np.float32)
+        vectors = np.concatenate(
+            [self._embed_step(rows[i : i + _STEP]) for i in range(0, len(rows), _STEP)]
+        )
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors
+
+    def _embed_step(self, rows: list[list[int]]) -> Vectors:
         answer = self._post("/v1/embeddings", {"input": rows, "encoding_format": "float"})
         vectors = np.empty((len(rows), len(answer["data"][0]["embedding"])), dtype=np.float32)
         for item in answer["data"]:
             vectors[item["index"]] = item["embedding"]
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
 
     def score(self, query: str, texts: Sequence[str]) -> Vectors:
-        if not texts:
-            return np.zeros(0, dtype=np.float32)
         room = self._window - self._around - _SLACK
         query = self._shorten(query, room // 2)
         room -= len(self._tokens(query))
         documents = [self._shorten(text, room) for text in texts]
-        answer = self._post(
-            "/v1/rerank", {"query": query, "documents": documents, "top_n": len(documents)}
-        )
         scores = np.empty(len(documents), dtype=np.float32)
-        for item in answer["results"]:
-            scores[item["index"]] = item["relevance_score"]
+        for start in range(0, len(documents), _STEP):
+            step = documents[start : start + _STEP]
+            body = {"query": query, "documents": step, "top_n": len(step)}
+            for item in self._post("/v1/rerank", body)["results"]:
+                scores[start + item["index"]] = item["relevance_score"]
         return scores
 
     def count(self, texts: Sequence[str]) -> list[int]:
@@ -202,6 +203,7 @@ class LlamaCppEngine(Engine):
             raise self._peer.unreachable(error) from error
         if response.status_code != 200:
             raise self._peer.refusal(response.status_code, response.text, response.headers)
+        self.step()
         return response.json()
 
 
@@ -225,7 +227,7 @@ def _parameters(path: Path, header: dict[str, Any], spec: ModelSpec, device: str
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.n_parallel = slots
-    params.n_gpu_layers = 0 if device == "cpu" else -1
+    _place(params, spec.name, device)
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
     params.fit_params = False  # the context is what the configuration says
@@ -248,3 +250,23 @@ def _parameters(path: Path, header: dict[str, Any], spec: ModelSpec, device: str
     elif f"{architecture}.pooling_type" not in header:
         params.pooling_type = _POOLINGS[options.get("pooling", "mean")]
     return params
+
+
+def _place(params: Any, name: str, device: str) -> None:
+    """Compute on this device and no other. Raises `ConfigError` where llama.cpp does not see it."""
+    if device == "cpu":
+        params.n_gpu_layers = 0
+        params.no_kv_offload = params.no_op_offload = True
+        return
+    gpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_GPU
+    found = sum(one["type"] == gpu for one in xllamacpp.get_device_info())
+    index = int(device.partition(":")[2] or 0)
+    if index >= found:
+        raise ConfigError(
+            f"model {name!r} cannot run on {device}: the installed xllamacpp sees {found} GPUs; "
+            "its wheels with CUDA are on its own index, see its documentation",
+            field="device",
+        )
+    params.n_gpu_layers = -1  # all
+    params.split_mode = xllamacpp.llama_split_mode.LLAMA_SPLIT_MODE_NONE
+    params.main_gpu = index

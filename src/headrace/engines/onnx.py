@@ -24,9 +24,9 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors  # has no 
 from headrace import sources
 from headrace.engines import encoder_files, fingerprint
 from headrace.engines.base import Engine, ModelInfo, ModelSpec, Vectors
-from headrace.engines.machine import cores, resident_bytes
+from headrace.engines.machine import cores
 from headrace.engines.windows import Windows
-from headrace.errors import ModelFailed, SourceError
+from headrace.errors import ConfigError, ModelFailed, SourceError
 from headrace.types import EmbedKind, Role
 
 BATCH_TOKENS = 1024
@@ -49,16 +49,13 @@ class OnnxEngine(Engine):
     """`embed` for embedders; `score` for cross-encoders: the sigmoid of their logit (or the
     softmax's second class where they have two), so between 0 and 1; `count` for both."""
 
-    _held = 0
-
     def load(self, spec: ModelSpec, device: str = "cpu") -> ModelInfo:
-        before = resident_bytes()
         options = spec.options
         path = sources.resolve(spec.source, cache_dir=spec.cache, sha256=options.get("sha256"))
         files = encoder_files.find(path, spec.cache, options.get("precision", "int8"))
         window = min(int(options.get("max_tokens", 512)), encoder_files.longest_input(files))
         self._windows = Windows(files.tokenizer, window)
-        self._session = _session(str(files.model), int(options.get("threads", 0)))
+        self._session = _session(str(files.model), int(options.get("threads", 0)), device)
         self._inputs = {
             i.name: np.int32 if "int32" in i.type else np.int64 for i in self._session.get_inputs()
         }
@@ -68,11 +65,15 @@ class OnnxEngine(Engine):
             "query": options.get("query_prefix", ""),
             "passage": options.get("passage_prefix", ""),
         }
+        # The largest batch at once: what it takes is kept, so that memory measured after a load is
+        # what the model will hold.
+        longest = min(window, BATCH_TOKENS)
+        row = ([self._windows.pad] * longest, [0] * longest)
+        self._run([row] * (BATCH_TOKENS // longest))
         if spec.role is Role.EMBEDDER:
             self._dimensions = self._pooled(self._windows.encode(["a"])).shape[1]
         else:
             self._dimensions = 0
-        self._held = max(0, resident_bytes() - before)
         settings = (sorted(self._prefixes.items()), self._pooling, window)
         return ModelInfo(
             name=spec.name,
@@ -85,10 +86,6 @@ class OnnxEngine(Engine):
 
     def unload(self) -> None:
         del self._session, self._windows
-        self._held = 0
-
-    def footprint(self) -> dict[str, int]:
-        return {"cpu": self._held} if self._held else {}
 
     def embed(self, texts: Sequence[str], kind: EmbedKind) -> Vectors:
         prefix = self._prefixes[kind]
@@ -142,10 +139,12 @@ class OnnxEngine(Engine):
             (output,) = self._session.run([self._output], inputs)
         except _ORT_ERRORS as error:
             raise ModelFailed(f"onnxruntime failed on a batch of {shape}: {error}") from error
+        self.step()
         return np.asarray(output, dtype=np.float32), feeds["attention_mask"]
 
 
-def _session(model: str, threads: int) -> ort.InferenceSession:
+def _session(model: str, threads: int, device: str) -> ort.InferenceSession:
+    providers = _providers(device)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or cores()
     options.inter_op_num_threads = 1
@@ -154,9 +153,23 @@ def _session(model: str, threads: int) -> ort.InferenceSession:
     # not between runs, where a generator may need the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(model, options, providers=providers)
     except (*_ORT_ERRORS, ValueError) as error:
         raise SourceError(f"onnxruntime cannot load {model}: {error}") from error
+
+
+def _providers(device: str) -> list[Any]:
+    """Raises `ConfigError` where onnxruntime cannot use this device."""
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise ConfigError(
+            f"the installed onnxruntime cannot use {device}; install onnxruntime-gpu in its place, "
+            "or in an environment that the model's `python` names",
+            field="device",
+        )
+    index = int(device.partition(":")[2] or 0)
+    return [("CUDAExecutionProvider", {"device_id": index}), "CPUExecutionProvider"]
 
 
 _KNOWN_INPUTS = {"input_ids", "attention_mask", "token_type_ids", "position_ids"}

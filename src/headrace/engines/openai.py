@@ -33,6 +33,7 @@ _STEP = 32
 """Texts per request: TEI's default limit, and enough to fill a server's batch."""
 
 _CONNECT_SECONDS = 10.0
+_PATIENCE = 0.8  # of `timeout_seconds`: before the worker, which waits for nothing else, is killed
 _PARALLEL = 8
 
 
@@ -58,7 +59,7 @@ class OpenAIEngine(Engine):
             "base_url": spec.source.rstrip("/"),
             "headers": {"Authorization": f"Bearer {key}"} if key else {},
             "timeout": httpx.Timeout(
-                float(options.get("timeout_seconds", 120.0)), connect=_CONNECT_SECONDS
+                _PATIENCE * float(options.get("timeout_seconds", 120.0)), connect=_CONNECT_SECONDS
             ),
             "verify": ssl.create_default_context(),
         }
@@ -92,7 +93,9 @@ class OpenAIEngine(Engine):
     ) -> AsyncGenerator[Delta]:
         body = chat_body(self._model, messages, params)
         async with httpx.AsyncClient(**self._settings) as client:
-            async for delta in stream_chat(client, "/chat/completions", body, self._peer):
+            async for delta in stream_chat(
+                client, "/chat/completions", body, self._peer, self.step
+            ):
                 yield delta
 
     def embed(self, texts: Sequence[str], kind: EmbedKind) -> Vectors:

@@ -4,7 +4,7 @@ models and for llama.cpp's own server behind its Unix socket."""
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -91,10 +91,15 @@ def chat_body(model: str, messages: Sequence[Message], params: GenerateParams) -
 
 
 async def stream_chat(
-    client: httpx.AsyncClient, url: str, body: Mapping[str, Any], peer: Peer
+    client: httpx.AsyncClient,
+    url: str,
+    body: Mapping[str, Any],
+    peer: Peer,
+    step: Callable[[], None],
 ) -> AsyncGenerator[Delta]:
     """Deltas of one answer; the last has the finish reason and the usage (zeros where the peer
-    reports none). Leaving the iterator closes the connection, which ends the work there."""
+    reports none). Leaving the iterator closes the connection, which ends the work there. `step`
+    is called with every event, also with those that bring no text."""
     reason: FinishReason | None = None
     usage = Usage()
     try:
@@ -106,6 +111,7 @@ async def stream_chat(
                 if data == "[DONE]":
                     reason = reason or "stop"
                     break
+                step()
                 chunk = _decode(data, peer)
                 usage = _usage(chunk) or usage
                 for choice in (chunk.get("choices") or [])[:1]:
