@@ -33,6 +33,7 @@ from headrace.serving.arbiter_needs import (
     may_rise,
     needs,
     refuse_order,
+    rises_to,
 )
 from headrace.serving.arbiter_types import (
     NOBODY,
@@ -64,18 +65,20 @@ def decide(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
        have no request here, are dropped.
     4. *Refuse.* 4.1 who waits for a removed model, 4.2 for one that failed five times in a row,
        until its next trial, 4.3 for one that can never fit.
-    5. *Leave.* Idle models go that 5.1 are removed, 5.2 an operator ordered out, 5.3 are on a seat
-       where they may not be any more, 5.4 give back after use. The first three close their doors.
-    6. *Over the limit.* If a limit is passed (a model grew, the limit was lowered), the cheapest
+    5. *Let in.* Open doors let in all who wait, unless a `flex` encoder on the processor now has
+       work enough to move to a GPU.
+    6. *Leave.* Idle models go that 6.1 are removed, 6.2 an operator ordered out, 6.3 are on a seat
+       where they may not be any more, 6.4 give back after use. The first three close their doors.
+    7. *Over the limit.* If a limit is passed (a model grew, the limit was lowered), the cheapest
        idle models leave; if there are none, the cheapest busy one closes its door.
-    7. *Needs*, the most urgent first: 7.1 one that waits out a pause or is on its way waits. 7.2
-       The seat is chosen. 7.3 Is there room, and no other load? Load. 7.4 Otherwise its room is
-       promised, and 7.5 the cheapest victims whose time has come leave if all are idle, or close
-       their doors. 7.6 If nobody's leaving helps, it waits for 30 s and is refused.
-    8. *Foresight*, if nobody waits and nothing is being loaded: 8.1 what a running cycle needs next
-       is loaded, if need be in the place of models that are idle and less wanted; 8.2 standby
+    8. *Needs*, the most urgent first: 8.1 one that waits out a pause or is on its way waits. 8.2
+       The seat is chosen. 8.3 Is there room, and no other load? Load. 8.4 Otherwise its room is
+       promised, and 8.5 the cheapest victims whose time has come leave if all are idle, or close
+       their doors. 8.6 If nobody's leaving helps, it waits for 30 s and is refused.
+    9. *Foresight*, if nobody waits and nothing is being loaded: 9.1 what a running cycle needs next
+       is loaded, if need be in the place of models that are idle and less wanted; 9.2 standby
        models are loaded where there is free room.
-    9. *Doors.* Every model that serves with an open door lets in all who wait.
+    10. *Doors.* Those that steps 6 to 8 closed stay closed, all others open.
     """
     # 1
     if isinstance(event, Arrived):
@@ -93,13 +96,14 @@ def decide(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
     record(draft, event)  # 2
     _forget(draft)  # 3
     _refuse(draft)  # 4
-    _leave(draft)  # 5
-    _shrink(draft)  # 6
-    for need in needs(draft):  # 7
+    _let_in(draft)  # 5
+    _leave(draft)  # 6
+    _shrink(draft)  # 7
+    for need in needs(draft):  # 8
         _serve(draft, need)
-    if not draft.waits and not draft.loading():  # 8
+    if not draft.waits and not draft.loading():  # 9
         _foresee(draft)
-    _open_doors(draft)  # 9
+    _set_doors(draft)  # 10
     return draft.state(), tuple(draft.effects)
 
 
@@ -194,7 +198,7 @@ def _with(
     )
 
 
-# 3, 4 --------------------------------------------------------------------------------------------
+# 3, 4, 5 --------------------------------------------------------------------------------------------
 
 
 def _forget(draft: Draft) -> None:
@@ -227,7 +231,14 @@ def _refuse(draft: Draft) -> None:
             refuse_order(draft, name, why[0] if why else f"model {name!r} has no seat")
 
 
-# 5, 6 --------------------------------------------------------------------------------------------
+def _let_in(draft: Draft) -> None:
+    for name, model in list(draft.models.items()):
+        if model.place is Place.SERVING and model.waiting and not model.closed:
+            if not rises_to(draft, name):
+                draft.admit(name)
+
+
+# 6, 7 --------------------------------------------------------------------------------------------
 
 
 def _leave(draft: Draft) -> None:
@@ -237,15 +248,15 @@ def _leave(draft: Draft) -> None:
             continue
         if model.place not in (Place.SERVING, Place.PARKED):
             continue
-        if model.removed:  # 5.1
+        if model.removed:  # 6.1
             _out(draft, name, Place.GONE, "it was removed from the configuration")
-        elif model.order is Place.GONE:  # 5.2
+        elif model.order is Place.GONE:  # 6.2
             _out(draft, name, Place.GONE, "an operator ordered it")
         elif model.order is Place.PARKED and model.place is Place.SERVING:
             _out(draft, name, Place.PARKED, "an operator ordered it")
-        elif model.place is Place.SERVING and model.seat not in seats(model):  # 5.3
+        elif model.place is Place.SERVING and model.seat not in seats(model):  # 6.3
             _out(draft, name, Place.GONE, f"it may not run on {model.seat!r} any more")
-        elif _is_used_up(draft, name):  # 5.4
+        elif _is_used_up(draft, name):  # 6.4
             cheap = min(draft.ways_out(name), key=lambda way: way.price, default=None)
             if cheap is not None:
                 draft.put_out(name, cheap.place, "it gives its room back after use")
@@ -296,30 +307,31 @@ def _shrink(draft: Draft) -> None:
 _OVER = "a limit is passed"
 
 
-# 7 -----------------------------------------------------------------------------------------------
+# 8 -----------------------------------------------------------------------------------------------
 
 
 def _serve(draft: Draft, need: Need) -> None:
     draft.waits = True
     model = draft.models[need.model]
-    if model.place is Place.LOADING or model.place in ON_THE_WAY_OUT:  # 7.1
+    if model.place is Place.LOADING or model.place in ON_THE_WAY_OUT:  # 8.1
         return
-    seat = choose_seat(draft, need)  # 7.2
+    seat = choose_seat(draft, need)  # 8.2
     if not seat:
         return
-    if model.place is Place.SERVING and model.active:
+    if model.place is Place.SERVING:
         draft.doors[need.model] = f"it moves to {seat}"
-        return
+        if model.active:
+            return
     more = _more(draft, need.model, seat)
     if not draft.ledger.lack(more, draft.spoken):
-        if not draft.loading():  # 7.3
+        if not draft.loading():  # 8.3
             _load(draft, need, seat)
             return
         if need.model in draft.before:
             draft.turn.append(need.model)
     else:
-        make_room(draft, need, seat)  # 7.5, 7.6
-    _promise(draft, more)  # 7.4
+        make_room(draft, need, seat)  # 8.5, 8.6
+    _promise(draft, more)  # 8.4
 
 
 def _more(draft: Draft, name: str, seat: str) -> Sizes:
@@ -366,7 +378,7 @@ def _bring(draft: Draft, name: str, seat: str, why: str, **numbers: float) -> No
     )
 
 
-# 8, 9 --------------------------------------------------------------------------------------------
+# 9, 10 --------------------------------------------------------------------------------------------
 
 
 def _foresee(draft: Draft) -> None:
@@ -374,11 +386,11 @@ def _foresee(draft: Draft) -> None:
         (name for name in draft.announced if _is_away(draft, name) and name in draft.expected),
         key=lambda name: (-draft.announced[name], name),
     )
-    for name in ahead:  # 8.1
+    for name in ahead:  # 9.1
         draft.waits = True
         if _prefetch(draft, name):
             return
-    for name, model in draft.models.items():  # 8.2
+    for name, model in draft.models.items():  # 9.2
         if not model.setting.standby or model.dismissed or not _is_away(draft, name):
             continue
         if model.setting.give_back == "after_use":
@@ -403,7 +415,7 @@ def _is_away(draft: Draft, name: str) -> bool:
 def _prefetch(draft: Draft, name: str) -> bool:
     """Load what a running cycle needs next, or make room for it by models that are wanted less."""
     model = draft.models[name]
-    seat = choose_seat(draft, Need(name, draft.at, NOBODY, False, False, 0.0))
+    seat = choose_seat(draft, Need(name, draft.at, NOBODY, False, draft.at))
     if not seat or draft.never_fits(name, seat):
         return False
     why = "a running cycle needs it next"
@@ -437,7 +449,7 @@ def _prefetch(draft: Draft, name: str) -> bool:
     return True
 
 
-def _open_doors(draft: Draft) -> None:
+def _set_doors(draft: Draft) -> None:
     for name, model in list(draft.models.items()):
         closed = draft.doors.get(name, "")
         if model.place is not Place.SERVING:

@@ -1,4 +1,4 @@
-"""Who needs room, in which order and where: steps 6 and 7 of the arbiter."""
+"""Who needs room, in which order and where: step 8 of the arbiter."""
 
 from __future__ import annotations
 
@@ -10,22 +10,29 @@ from headrace.errors import ConfigError
 from headrace.serving.arbiter_draft import Draft, batch_for_gpu, mib, seats, stays, texts
 from headrace.serving.arbiter_types import NOBODY, ModelState, Place, Refuse, Sizes
 from headrace.serving.eviction import (
-    BULK_WEIGHT,
     Way,
     bring_seconds,
     cheapest,
+    demand,
     price_of,
 )
 from headrace.types import Lane
 
-RESIDENCY = 1.0
-"""A busy victim has served at least this many times what the swap and the swap back cost."""
+OWED = 16.0
+"""A busy model's door is closed when those who wait for its room have waited, together, this many
+times as long as the swap and the swap back take."""
+
+RESIDENCY = 2.0
+"""But not before it has served for this many times that, ..."""
+
+PATIENCE = 15.0
+"""... and at the latest when one of them has waited this long."""
 
 BULK_PATIENCE = 10.0
 """Bulk work waits that long before people's models are drained for it."""
 
-STARVING = {Lane.INTERACTIVE: 15.0, Lane.BULK: 60.0}
-"""Whoever waits longer goes first, whatever it costs."""
+BULK_LAG = 30.0
+"""Bulk work queues as if it had arrived so much later."""
 
 NO_ROOM_SECONDS = 30.0
 """How long a request waits for room that no eviction can make."""
@@ -45,22 +52,19 @@ class Need(msgspec.Struct, frozen=True):
     first: float  # since when the longest waiting one waits
     request: int  # its number, or NOBODY for an order
     urgent: bool  # a person waits, or an operator
-    starving: bool
-    score: float  # waiting requests by weight, for each second of a load
+    rank: float  # its place in the queue: when it arrived, bulk work later
     seat: str = ""  # where it must go; empty: any
 
 
 def needs(draft: Draft) -> list[Need]:
-    """The most urgent first: operators, those for whom room is being made, those who starve by
-    their time, then who helps most people for each second of loading."""
+    """The most urgent first: operators, those for whom room is being made, then in the order of
+    arrival, bulk work with its lag."""
     found = [need for name in draft.models for need in _need(draft, name)]
     found.sort(
         key=lambda need: (
             need.request != NOBODY,
             need.model not in draft.before,
-            not need.starving,
-            need.first if need.starving else -need.score,
-            need.first,
+            need.rank,
             need.request,
         )
     )
@@ -73,7 +77,7 @@ def _need(draft: Draft, name: str) -> Iterator[Need]:
         return
     ordered = (model.order, model.place)
     if ordered in _LOADED_BY_ORDER:
-        yield Need(name, draft.at, NOBODY, True, False, 0.0)
+        yield Need(name, draft.at, NOBODY, True, draft.at)
         return
     if not model.waiting:
         return
@@ -82,16 +86,12 @@ def _need(draft: Draft, name: str) -> Iterator[Need]:
         seat = rises_to(draft, name)
         if not seat:
             return
-    urgent = any(one.lane is Lane.INTERACTIVE for one in model.waiting)
-    weight = sum(1.0 if one.lane is Lane.INTERACTIVE else BULK_WEIGHT for one in model.waiting)
-    target = seat or seats(model)[0]
     yield Need(
         model=name,
         first=min(one.since for one in model.waiting),
         request=model.waiting[0].request,
-        urgent=urgent,
-        starving=any(draft.at - one.since > STARVING[one.lane] for one in model.waiting),
-        score=weight / max(0.01, bring_seconds(model, target, model.place)),
+        urgent=any(one.lane is Lane.INTERACTIVE for one in model.waiting),
+        rank=min(one.since + BULK_LAG * (one.lane is Lane.BULK) for one in model.waiting),
         seat=seat,
     )
 
@@ -162,9 +162,10 @@ def _pays(draft: Draft, name: str, seat: str, work: int) -> bool:
     slow = model.profile.throughput.get("cpu")
     fast = model.profile.throughput.get(seat)
     if not slow or not fast:
-        return not soon and not busy
+        return not soon and not busy and gain > seconds
     move = bring_seconds(model, seat, Place.PARKED)
-    return not soon and not busy and work / slow - (move + work / fast) > seconds
+    gain = max(1.0, demand(model, draft.at)) * work * (1 / slow - 1 / fast) - move
+    return not soon and not busy and gain > seconds
 
 
 def _more(draft: Draft, name: str, seat: str) -> Sizes:
@@ -198,7 +199,7 @@ def candidates(draft: Draft, name: str) -> list[list[Way]]:
 
 
 def make_room(draft: Draft, need: Need, seat: str) -> None:
-    """7.5 and 7.6: put out the cheapest set of models that makes room, or close their doors."""
+    """8.5 and 8.6: put out the cheapest set of models that makes room, or close their doors."""
     name = need.model
     lack = shortage(draft, name, seat)
     if all(size <= 0 for size in lack.values()):
@@ -237,9 +238,9 @@ def make_room(draft: Draft, need: Need, seat: str) -> None:
 
 
 def _ripe_at(draft: Draft, need: Need, name: str, seat: str) -> float:
-    """From when a model may be a victim of this need. One that is idle and that nobody is about to
-    ask for: at once. Otherwise it has a right to serve for as long as the swap costs; bulk work
-    waits longer for people's models, and people do not wait for bulk work's."""
+    """From when a model may be a victim of this need: at once, if it is idle and nobody is about to
+    ask for it, and if it works for bulk while people wait. Otherwise when those who wait are owed
+    more than the swap costs; bulk work waits longer for people's models."""
     model = draft.models[name]
     if model.place is Place.PARKED or model.closed == need.model:
         return draft.at
@@ -253,14 +254,16 @@ def _ripe_at(draft: Draft, need: Need, name: str, seat: str) -> float:
     swap = bring_seconds(needing, seat, needing.place) + bring_seconds(
         model, model.seat, Place.PARKED
     )
-    ripe = model.since + RESIDENCY * swap
+    came = [one.since for one in needing.waiting] or [need.first]
+    owed = (sum(came) + OWED * swap) / len(came)  # when their waits add up to it
+    ripe = max(model.since + RESIDENCY * swap, min(owed, need.first + PATIENCE))
     if people and not need.urgent:
         ripe = max(ripe, need.first + BULK_PATIENCE)
     return ripe
 
 
 def _no_room(draft: Draft, need: Need, seat: str, lack: Sizes) -> None:
-    """7.6: nobody's leaving would help. What others hold may come back: wait, but not for ever."""
+    """8.6: nobody's leaving would help. What others hold may come back: wait, but not for ever."""
     model = draft.models[need.model]
     last = need.first + NO_ROOM_SECONDS
     if draft.at < last and need.request != NOBODY:

@@ -156,7 +156,7 @@ class Ordered(msgspec.Struct, frozen=True, tag=True):
 
     at: float
     model: str
-    place: Literal[Place.SERVING, Place.PARKED, Place.GONE]
+    place: Place  # SERVING, PARKED or GONE
 
 
 class Configured(msgspec.Struct, frozen=True, tag=True):
