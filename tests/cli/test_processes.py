@@ -55,7 +55,7 @@ class Up:
         return self._children("server_process")
 
     def workers(self) -> list[psutil.Process]:
-        return self._children("serving.worker")
+        return self._children("headrace.serving.launch")
 
     def family(self) -> list[psutil.Process]:
         host = psutil.Process(self.host.pid)
