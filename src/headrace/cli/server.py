@@ -88,7 +88,7 @@ class Server(uvicorn.Server):
         options: ServerOptions = state.live.server
         self._expires = time.monotonic() + options.shutdown_seconds
         state.drain.begin()
-        if options.processes > 1:  # the others take the new connections
+        if options.processes > 1 and self.started:  # the others take the new connections
             for listener in self.servers:
                 listener.close()
 
