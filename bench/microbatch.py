@@ -68,8 +68,9 @@ async def _measure(result: Result, infinity: Infinity | None, missing: str, roun
         await worker.close()
         await group.leave()
     result.notes.append(
-        f"{rounds} rounds in turns after 3 to warm up, medians; load generator, group and engine "
-        "share this machine's cores with the workers, of which one computes at a time"
+        f"{rounds} rounds in turns (passages: a quarter) after 2 to warm up, medians; load "
+        "generator, group and engine share this machine's cores with the workers, of which one "
+        "computes at a time"
     )
 
 
@@ -107,7 +108,7 @@ async def _batching(
     rounds: int,
 ) -> None:
     name, kind, texts = load
-    few = max(4, rounds // 4) if name == "passages" else rounds
+    rounds = rounds // 4 if name == "passages" else rounds  # they take many times as long
     sides: dict[str, Side] = {
         "64 requests": lambda: asyncio.gather(*(group.embed([t], kind, USER) for t in texts)),
         "one call": lambda: group.embed(texts, kind, USER),
@@ -118,7 +119,7 @@ async def _batching(
         whole = [prefix + text for text in texts]
         sides["infinity, 64 requests"] = lambda: infinity.ask([[text] for text in whole])
         sides["infinity, one call"] = lambda: infinity.ask([whole])
-    times = await _in_turns(sides, few)
+    times = await _in_turns(sides, rounds, warmup=2)
     median = {side: statistics.median(found) for side, found in times.items()}
     rows: list[tuple[object, ...]] = [
         (side, round(1000 * seconds, 1), round(TEXTS / seconds, 1), median["one call"] / seconds)
@@ -215,9 +216,7 @@ async def _closed_loop(result: Result, group: Group, total: int) -> None:
     )
 
 
-async def _in_turns(
-    sides: Mapping[str, Side], rounds: int, warmup: int = 3
-) -> dict[str, list[float]]:
+async def _in_turns(sides: Mapping[str, Side], rounds: int, warmup: int) -> dict[str, list[float]]:
     """Like `bench.harness.in_turns`, awaited; every other round runs the other way round."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(warmup + rounds):

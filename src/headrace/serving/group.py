@@ -56,7 +56,7 @@ class Group:
         self._deaths: dict[int, int] = {}  # in a row, by number
         self._move: asyncio.Task[None] | None = None
         self._why: HeadraceError | None = None  # the move was broken off
-        self._restarting: dict[int, asyncio.Task[None]] = {}
+        self._restarting: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
         most = int(spec.options.get("batch_tokens", 4096))
         self._batchers = {
@@ -214,7 +214,7 @@ class Group:
     def _out_of_service(self) -> None:
         self._seat = ""
         self._serving.clear()
-        for task in self._restarting.values():
+        for task in self._restarting:
             task.cancel()
 
     async def _end(self, error: HeadraceError) -> None:
@@ -224,7 +224,7 @@ class Group:
             self._close(replica)
         self._workers.clear()
         self._fail(error)
-        while ending := {*self._closing, *self._restarting.values()}:
+        while ending := self._closing | self._restarting:
             await asyncio.wait(ending)
 
     def _close(self, replica: Replica) -> None:
@@ -260,8 +260,8 @@ class Group:
 
     def _restart(self, number: int) -> None:
         task = asyncio.create_task(self._start_again(number))
-        self._restarting[number] = task
-        task.add_done_callback(lambda done: self._restarting.pop(number, None))
+        self._restarting.add(task)
+        task.add_done_callback(self._restarting.discard)
 
     async def _start_again(self, number: int) -> None:
         while True:

@@ -62,7 +62,7 @@ class Request:
             whole = self.unsent_tokens <= tokens
             every = range(len(self._texts))
             self._order = every if whole else sorted(every, key=self._lengths.__getitem__)
-        found = []
+        found: list[Text] = []
         while self._next < len(self._order):
             place = self._order[self._next]
             length = self._lengths[place]
