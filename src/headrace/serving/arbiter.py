@@ -198,7 +198,7 @@ def _with(
     )
 
 
-# 3, 4, 5 --------------------------------------------------------------------------------------------
+# 3, 4, 5 -----------------------------------------------------------------------------------------
 
 
 def _forget(draft: Draft) -> None:
@@ -233,12 +233,12 @@ def _refuse(draft: Draft) -> None:
 
 def _let_in(draft: Draft) -> None:
     for name, model in list(draft.models.items()):
-        if model.place is Place.SERVING and model.waiting and not model.closed:
-            if not rises_to(draft, name):
-                draft.admit(name)
+        waits = model.place is Place.SERVING and model.waiting and not model.closed
+        if waits and not rises_to(draft, name):
+            draft.admit(name)
 
 
-# 6, 7 --------------------------------------------------------------------------------------------
+# 6, 7 -------------------------------------------------------------------------------------------
 
 
 def _leave(draft: Draft) -> None:
@@ -378,7 +378,7 @@ def _bring(draft: Draft, name: str, seat: str, why: str, **numbers: float) -> No
     )
 
 
-# 9, 10 --------------------------------------------------------------------------------------------
+# 9, 10 ------------------------------------------------------------------------------------------
 
 
 def _foresee(draft: Draft) -> None:

@@ -162,7 +162,7 @@ def _pays(draft: Draft, name: str, seat: str, work: int) -> bool:
     slow = model.profile.throughput.get("cpu")
     fast = model.profile.throughput.get(seat)
     if not slow or not fast:
-        return not soon and not busy and gain > seconds
+        return not soon and not busy
     move = bring_seconds(model, seat, Place.PARKED)
     gain = max(1.0, demand(model, draft.at)) * work * (1 / slow - 1 / fast) - move
     return not soon and not busy and gain > seconds
