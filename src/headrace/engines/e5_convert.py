@@ -13,7 +13,7 @@ from tokenizers.models import Unigram
 from headrace.engines import derived, e5_graph, fingerprint
 from headrace.engines.e5_format import E5File
 
-VERSION = 1
+VERSION = 2
 """Counts changes of what is written: another number makes new folders."""
 
 _MAGIC = b"E5S1"
