@@ -217,7 +217,8 @@ class Generator:
             _, late = await asyncio.wait(running, timeout=DRAIN_SECONDS)
             for task in late:
                 task.cancel()
-            self._errors["no answer in the end"] += len(late)
+            if late:
+                self._errors["no answer in the end"] = len(late)
             await asyncio.gather(*late, return_exceptions=True)
         for connection in self._idle:
             connection.close()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
+import socket
 import time
 from collections.abc import Iterator
 
@@ -23,6 +25,9 @@ from headrace.serving.hosting import model_host
 from headrace.serving.settings import following
 from headrace.telemetry import configure_logging
 
+GC_ALLOCATIONS = 20_000
+"""Objects made and kept between two collections of the youngest; Python's own number is 700, and a
+search makes about a thousand for as long as it lasts."""
 FLUSH_SECONDS = 2
 """For the last bytes of ended answers to leave."""
 
@@ -67,6 +72,14 @@ class Server(uvicorn.Server):
 
     interrupted = False
     _expires: float | None = None  # when running requests are ended, since a signal came
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """What is there by now stays to the end: the collector need not walk through it for every
+        few hundred objects of a request, which was a twelfth of a search's CPU time."""
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_ALLOCATIONS)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
