@@ -153,7 +153,7 @@ async def test_a_worker_ends_when_its_server_is_killed(tmp_path: Path) -> None:
         "from headrace.serving.pool import Pool\n"
         "async def main():\n"
         "    e = ModelOptions(role='embedder', engine='echo', source='delay=60')\n"
-        "    config = Config(cache_dir='.').model_copy(update={'models': {'e': e}})\n"
+        "    config = Config(cache_dir=sys.argv[1]).model_copy(update={'models': {'e': e}})\n"
         "    async with Pool(config) as pool:\n"
         "        await pool.info('e')\n"
         "        print(pool.processes()['e'][0], flush=True)\n"
@@ -163,7 +163,7 @@ async def test_a_worker_ends_when_its_server_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "server.py"
     script.write_text(code)
     server = await asyncio.create_subprocess_exec(
-        sys.executable, str(script), stdout=asyncio.subprocess.PIPE
+        sys.executable, str(script), str(tmp_path), stdout=asyncio.subprocess.PIPE
     )
     assert server.stdout is not None
     worker = psutil.Process(int(await server.stdout.readline()))
