@@ -235,6 +235,29 @@ async def test_administration_needs_an_admin_key(keyed: Services) -> None:
             assert (await nobody.request(method, path)).status_code == 401
 
 
+async def test_a_full_server_can_be_helped(services: Services) -> None:
+    """Its one place is taken by a request whose body does not come."""
+    server = services.config.server.model_copy(update={"max_pending": 1})
+    full = replace(services, config=services.config.model_copy(update={"server": server}))
+    begun = asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        begun.set()
+        await asyncio.Event().wait()
+        yield b""
+
+    async with connect(full) as client:
+        stuck = asyncio.create_task(client.post("/v1/embeddings", content=body()))
+        await begun.wait()
+        try:
+            assert (await client.get("/v1/models")).status_code == 429
+            reset = await client.post("/admin/reset", json={"model": "echo-reranker"})
+            assert reset.status_code == 200
+        finally:
+            stuck.cancel()
+            await asyncio.wait([stuck])
+
+
 async def test_every_answer_names_its_configuration(services: Services) -> None:
     async with connect(replace(services, config_version="seven")) as client:
         for path in ("/healthz", "/v1/models", "/none", "/metrics"):

@@ -28,7 +28,7 @@ def test_every_route_is_in_the_reference(services: Services) -> None:
 
 def test_every_route_of_the_reference_exists(services: Services) -> None:
     paths = create_app(services).openapi()["paths"]
-    named = re.findall(r"`(GET|POST|DELETE) (/[^`?]*)`", API)
+    named = re.findall(r"`(GET|POST|PUT|DELETE) (/[^`?]*)`", API)
     known = {(m.upper(), path) for path, methods in paths.items() for m in methods}
     assert set(named) - {("GET", "/openapi.json")} == known
 

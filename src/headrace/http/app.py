@@ -33,6 +33,7 @@ from headrace.http.gate import Gate
 from headrace.http.lifetime import Bounds, Lifetime
 from headrace.http.observe import Observe
 from headrace.pipeline.services import Services
+from headrace.serving.operate import Decisions
 from headrace.serving.sessions import Sessions
 from headrace.types import Event
 
@@ -104,4 +105,8 @@ def _bounds(scope: Scope) -> Bounds:
 def _bodies() -> list[Any]:
     """Every struct that a route answers with."""
     found = [item for item in vars(bodies).values() if isinstance(item, type)]
-    return [item for item in found if issubclass(item, msgspec.Struct)] + [Event, Sessions]
+    return [item for item in found if issubclass(item, msgspec.Struct)] + [
+        Event,
+        Sessions,
+        Decisions,
+    ]

@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace.errors import HeadraceError, Overloaded
+from headrace.http.auth import Caller
 from headrace.http.calls import read_headers
 from headrace.http.context import context_in
 from headrace.http.drain import Drain
@@ -31,8 +32,9 @@ class Gate:
 
     1. A path of `OPEN_PATHS` passes. 2. A foreign host or origin gets 403. 3. A missing or unknown
     key gets 401. 4. A path of `ALWAYS_ADMITTED` passes. 5. When the server is shutting down: 503.
-    6. A wrong deadline or lane gets 422. 7. Above this process's share of `server.max_pending`, or
-    in the bulk lane above `BULK_SHARE` of that: 429 at once.
+    6. A wrong deadline or lane gets 422. 7. An administrator's request passes: a server that is
+    full of stuck requests must be helped. 8. Above this process's share of `server.max_pending`,
+    or in the bulk lane above `BULK_SHARE` of that: 429 at once.
     """
 
     def __init__(self, app: ASGIApp, *, drain: Drain, metrics: Metrics) -> None:
@@ -51,7 +53,7 @@ class Gate:
             self._metrics.refused.labels(error.code).inc()
             await error_response(error)(scope, receive, send)
             return
-        if scope["path"] in ALWAYS_ADMITTED:
+        if scope["path"] in ALWAYS_ADMITTED or _administers(scope):
             await self.app(scope, receive, send)
             return
         place = scope["headrace.place"] = Place(self._took)
@@ -74,6 +76,8 @@ class Gate:
         self._drain.check()
         options = context.services.config.server
         asked = scope["headrace.asked"] = read_headers(headers, options.max_deadline_ms)
+        if _administers(scope):
+            return
         limit = math.ceil(options.max_pending / options.processes)
         if asked.lane is Lane.BULK:
             limit = math.ceil(limit * BULK_SHARE)
@@ -83,6 +87,11 @@ class Gate:
                 f"({'for the bulk lane, ' if asked.lane is Lane.BULK else ''}server.max_pending); "
                 "try again later"
             )
+
+
+def _administers(scope: Scope) -> bool:
+    caller: Caller = scope["headrace.caller"]
+    return caller.admin and scope["path"].startswith("/admin/")
 
 
 class Place:
