@@ -264,7 +264,7 @@ that produced it, in the header `X-Headrace-Config`.
 `headrace config import liveconfigs.json` translates the file of an Agile Rag Server, as that
 server's own guide and loaders describe it, and reports every option that has no equivalent here.
 What stands in its `configs.py` is set by hand: `HOST` and `PORT` are `server.host` and
-`server.port`, `TOTAL_CUDA_MEMORY` is `devices.cuda:0.limit`; no margin need be left, since memory is
-measured.
+`server.port`, `TOTAL_CUDA_MEMORY` is `devices.cuda:0.limit`; no margin need be left, since memory
+is measured.
 
 ## Folders"""
