@@ -203,6 +203,7 @@ async def test_who_is_cancelled_is_not_sent() -> None:
     await turns()
     gone.cancel()
     await turns()
+    assert len(bench.batcher._waiting[Lane.INTERACTIVE]) == 1
     bench.let_go()
     await asyncio.gather(first, second, stays)
     assert [texts for texts, _, _ in bench.clients[0].arrived] == [

@@ -162,6 +162,12 @@ async def test_a_load_that_fails_leaves_no_process(tmp_path: Path) -> None:
             await group.bring("cpu")
         assert children() == []
         assert deaths == []
+    async with made(tmp_path, replicas=2, cores=("0", "4095")) as (group, deaths):
+        with pytest.raises(ConfigError, match="4095"):  # of the second one
+            await group.bring("cpu")
+        assert group.pids() == ()
+        assert children() == []
+        assert deaths == []
 
 
 @pytest.mark.parametrize("how", ["cancel", "kill", "leave"])

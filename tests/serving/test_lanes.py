@@ -48,7 +48,7 @@ def test_no_item_is_lost_or_comes_twice_and_each_lane_keeps_its_order(
         assert len(lanes) == sum(map(len, model.values()))
 
 
-@given(st.lists(st.floats(0.01, 2), min_size=20, max_size=100))
+@given(st.lists(st.floats(0.01, 2 * AGE), min_size=20, max_size=100))
 def test_bulk_never_starves_and_people_wait_for_one_bulk_step_at_most(
     durations: list[float],
 ) -> None:

@@ -125,8 +125,6 @@ class Batcher:
         for lane in Lane:
             while self._waiting[lane] and (replica := self._free(lane)) is not None:
                 batch = self._next(lane)
-                if not batch:
-                    continue
                 replica.board(lane, sum(text.tokens for text in batch))
                 task = asyncio.create_task(self._carry(replica, batch))
                 self._flying[task] = batch
@@ -139,18 +137,10 @@ class Batcher:
 
     def _next(self, lane: Lane) -> list[Text]:
         """Take the next batch out of its lane, in order of arrival, and feed the requests whose
-        portion is used up. Empty if only requests that are over waited."""
+        portion is used up."""
         waiting = self._waiting[lane]
-        oldest = next(iter(waiting))
-        now = asyncio.get_running_loop().time()
-        near: list[Text] = []
-        for text in list(itertools.islice(waiting, WINDOW)):
-            if text.request.over(now):
-                del waiting[text]  # its caller's own timer fires in this turn of the loop
-            elif text.request.kind == oldest.request.kind:
-                near.append(text)
-        if not near:
-            return []
+        kind = next(iter(waiting)).request.kind
+        near = [text for text in itertools.islice(waiting, WINDOW) if text.request.kind == kind]
         batch = [near[i] for i in pack([text.tokens for text in near], self._step.tokens)]
         for text in batch:
             del waiting[text]
@@ -192,6 +182,7 @@ class Batcher:
         """Compute a batch; failures reach the requests. Whether it went in one piece."""
         parts, failures = [batch], 0
         while parts:
+            # Not those whose caller has gone in the turn in which they were to be sent.
             part = [text for text in parts.pop() if not text.request.result.done()]
             if not part:
                 continue

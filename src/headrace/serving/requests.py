@@ -46,11 +46,6 @@ class Request:
         self._missing = len(texts)
         self._sent = False
 
-    def over(self, now: float) -> bool:
-        """Nobody waits for it any more."""
-        deadline = self.call.deadline
-        return self.result.done() or (deadline is not None and deadline <= now)
-
     @property
     def cut_short(self) -> bool:
         """It ended before all its rows were there."""
