@@ -37,7 +37,13 @@ TEXTS = 64
 CLIENTS = 100
 INSTALL_SECONDS = 600.0
 ANSWER_SECONDS = 300.0
-PACKAGES = ("infinity-emb[optimum,server]", "optimum[onnxruntime]<2", "transformers<4.49")
+# It does not bound these itself, and later ones break it.
+PACKAGES = (
+    "infinity-emb[optimum,server]",
+    "optimum[onnxruntime]<1.25",
+    "transformers<4.49",
+    "torch<2.7",
+)
 CHILD = ROOT / "bench" / "baselines" / "infinity_child.py"
 
 Side = Callable[[], Awaitable[object]]
