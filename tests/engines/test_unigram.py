@@ -70,6 +70,7 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
 def test_the_default_embedders_texts_are_cut_as_by_its_tokenizer_json(model_cache: Path) -> None:
     path = resolve(default_models()["e5-small"].source, cache_dir=model_cache)
     files = encoder_files.find(path, model_cache, "int8")
+    assert files.tokenizer.with_name(unigram.FILE_NAME).is_file()
     reference = Tokenizer.from_file(str(files.tokenizer))
     chance = random.Random(5)
     alphabet = "abc deéèü ,.-'0123456789 第条规定的人民法院　中华 かなカナ 한국어 русский שלום 😀"

@@ -13,7 +13,7 @@ from headrace.engines.e5_format import E5File
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-VERSION = 2
+VERSION = 3
 """Counts changes of what is written: another number makes new folders."""
 
 _MAGIC = b"E5S1"
