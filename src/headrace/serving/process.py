@@ -48,7 +48,8 @@ class WorkerProcess:
         folder = Path(tempfile.mkdtemp(prefix="headrace-"))
         numbers = [end.fileno() for end in theirs]
         interpreter = python or sys.executable
-        command = [interpreter, "-m", "headrace.serving.launch", *map(str, numbers)]
+        # -P: a file of the current folder is no module.
+        command = [interpreter, "-P", "-m", "headrace.serving.launch", *map(str, numbers)]
         try:
             # A session of its own: Ctrl-C at the terminal is for the server, which then ends its
             # workers by closing the sockets; and what a worker starts can be killed with it.
