@@ -8,6 +8,7 @@ one JSON line, which it also writes to `bench/results/NAME.json`.
 from __future__ import annotations
 
 import gc
+import math
 import os
 import platform
 import time
@@ -62,8 +63,10 @@ class Result:
     def add(
         self, key: str, value: float, op: Op | None = None, target: float | None = None
     ) -> None:
-        """Record a metric, with its target if it has one."""
-        self.metrics[key] = float(value)
+        """Record a metric, with its target if it has one. What is not a number (a p99 of too few
+        requests) is left out."""
+        if not math.isnan(value):
+            self.metrics[key] = float(value)
         if op is not None and target is not None:
             self.targets[key] = Target(op, target)
 

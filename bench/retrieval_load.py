@@ -64,7 +64,7 @@ class Times(NamedTuple):
 
 
 FULL = Times(rounds=2, turn=12.0, warmup=4.0, idle=5.0, open=60.0)
-QUICK = Times(rounds=1, turn=4.0, warmup=1.5, idle=2.0, open=8.0)
+QUICK = Times(rounds=1, turn=6.0, warmup=1.5, idle=2.0, open=8.0)
 
 
 def run(quick: bool) -> Result:
@@ -162,6 +162,8 @@ class Side:
 
 def _closed(sides: Mapping[str, Side], times: Times, result: Result) -> str:
     """All sides in turns; the name of the best of ours."""
+    for side in sides.values():
+        side.closed(1, 1.0, 1.0)  # what a library does once, it does now
     for _ in range(times.rounds):
         for side in sides.values():
             side.turn(times)

@@ -14,7 +14,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -46,28 +46,29 @@ class Running:
     def cpu(self) -> dict[str, float]:
         """CPU seconds so far of each live process of the tree: its pid and what it is."""
         found = {}
-        for one in self._tree():
-            try:
+        for one, part in self._tree():
+            with suppress(psutil.NoSuchProcess):
                 times = one.cpu_times()
-                found[f"{one.pid} {_part(one.cmdline())}"] = times.user + times.system
-            except psutil.NoSuchProcess:
-                continue
+                found[f"{one.pid} {part}"] = times.user + times.system
         return found
 
     def resident_mib(self) -> float:
-        """Resident memory of the server processes alone, in MiB, without the workers."""
+        """Resident memory of host and server processes in MiB: all but the workers'."""
         total = 0.0
-        for one in self._tree():
-            try:
-                if _part(one.cmdline()) == "server":
-                    total += one.memory_info().rss / 2**20
-            except psutil.NoSuchProcess:
-                continue
+        for one, part in self._tree():
+            with suppress(psutil.NoSuchProcess):
+                total += one.memory_info().rss / 2**20 if part in ("host", "server") else 0.0
         return total
 
-    def _tree(self) -> list[psutil.Process]:
+    def _tree(self) -> list[tuple[psutil.Process, str]]:
+        """Every live process and what it is."""
         root = psutil.Process(self.process.pid)
-        return [root, *root.children(recursive=True)]
+        found = []
+        for child in root.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                found.append((child, _part(child.cmdline())))
+        several = any(part == "server" for _, part in found)
+        return [(root, "host" if several else "server"), *found]
 
 
 def spent(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
@@ -79,8 +80,15 @@ def spent(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, 
     return sums
 
 
+_PARTS = {
+    "headrace.serving.launch": "worker",
+    "headrace.cli.server_process": "server",
+    "headrace.ingest.reader_child": "reader",
+}
+
+
 def _part(command: Sequence[str]) -> str:
-    return "worker" if any("serving.worker" in word for word in command) else "server"
+    return next((part for module, part in _PARTS.items() if module in command), "other")
 
 
 @contextmanager

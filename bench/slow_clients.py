@@ -8,6 +8,7 @@ others do to them.
 
 from __future__ import annotations
 
+import resource
 import tempfile
 import time
 from collections.abc import Sequence
@@ -67,18 +68,19 @@ def _measure(running: Running, rounds: int, seconds: float, result: Result) -> N
     ]
     alone: Report | None = None
     among: Report | None = None
-    growth, held = 0.0, {"slow": 0, "idle": 0}
+    growth, kernel, held = 0.0, 0.0, {"slow": 0, "idle": 0}
     _searches(running, asks, 4.0)  # warm-up
     for turn in range(rounds):
         report = _searches(running, asks, seconds)
         alone = report if alone is None else alone.merged(report)
-        before = running.resident_mib()
+        before, kernel_before = running.resident_mib(), _kernel_mib()
         with ExitStack() as stack:
             slow = stack.enter_context(beside(_slow(running.address, turn)))
             idle = stack.enter_context(beside(_idle(running.address)))
             time.sleep(SETTLE)
             report = _searches(running, asks, seconds)
             growth = max(growth, running.resident_mib() - before)
+            kernel = max(kernel, _kernel_mib() - kernel_before)
             held = {"slow": slow.report().open, "idle": idle.report().open}
         among = report if among is None else among.merged(report)
     assert alone is not None
@@ -91,6 +93,7 @@ def _measure(running: Running, rounds: int, seconds: float, result: Result) -> N
     result.add("p99_ratio", among.ms(99) / alone.ms(99), "<=", 1.25)
     result.add("errors", alone.failed + among.failed, "<=", 0)
     result.add("growth_mib", growth)
+    result.add("kernel_growth_mib", kernel)
     result.add("growth_kib_per_connection", 1024 * growth / (SLOW + IDLE), "<=", 128)
     result.add("slow_open", held["slow"])
     result.add("idle_open", held["idle"])
@@ -98,8 +101,17 @@ def _measure(running: Running, rounds: int, seconds: float, result: Result) -> N
         f"{SLOW} streams of {TOKENS} tokens read at one byte a second, {IDLE} connections idle "
         "after one request (`open`: how many the server had not closed in the end); memory is the "
         f"resident size of the server processes, measured {SETTLE + seconds:.0f} s after they "
-        "came, against the moment before; a connection may take 128 KiB"
+        "came, against the moment before; a connection may take 128 KiB; `kernel` is what all of "
+        "the machine's TCP buffers grew by, those of the clients included"
     )
+
+
+def _kernel_mib() -> float:
+    """Memory of all TCP buffers of this machine, in MiB."""
+    for line in Path("/proc/net/sockstat").read_text().splitlines():
+        if line.startswith("TCP:"):
+            return int(line.split()[-1]) * resource.getpagesize() / 2**20
+    return float("nan")
 
 
 def _searches(running: Running, asks: Sequence[Ask], seconds: float) -> Report:
