@@ -5,13 +5,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from headrace.engines import derived, fingerprint, unigram
+from headrace.engines import derived, fingerprint, machine, unigram
 from headrace.engines.e5_format import E5File
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 VERSION = 3
 """Counts changes of what is written: another number makes new folders."""
@@ -39,7 +35,7 @@ def _convert(path: Path, target: Path, precision: str) -> None:
     from headrace.engines import e5_graph
 
     weights = E5File(path)
-    tokenizer(weights).save(str(target / "tokenizer.json"), pretty=False)
+    (target / "tokenizer.json").write_text(_tokenizer(weights), encoding="utf-8")
     unigram.write(
         target / unigram.FILE_NAME,
         weights.pieces,
@@ -63,15 +59,17 @@ def _convert(path: Path, target: Path, precision: str) -> None:
         size_threshold=1024,
     )
     data.chmod(0o644)  # onnx makes it readable for its owner alone
+    del weights
+    machine.give_back()
 
 
-def tokenizer(weights: E5File) -> Tokenizer:
+def _tokenizer(weights: E5File) -> str:
     """SentencePiece's unigram model as XLM-R uses it: NFKC, runs of white space as one space, a
     space before the text, `<s> ... </s>` around it."""
     from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
     from tokenizers.models import Unigram
 
-    made = Tokenizer(Unigram(weights.pieces, unk_id=weights.unk))
+    made = Tokenizer(Unigram(weights.pieces[: weights.unk + 1], unk_id=weights.unk))
     made.normalizer = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")]
     )
@@ -83,4 +81,7 @@ def tokenizer(weights: E5File) -> Tokenizer:
         pair=f"{bos} $A {eos} {eos} $B {eos}",
         special_tokens=[(bos, weights.bos), (eos, weights.eos)],
     )
-    return made
+    # Of all pieces the library would make a tree of 280 MiB, only to write them down.
+    described = json.loads(made.to_str())
+    described["model"]["vocab"] = weights.pieces
+    return json.dumps(described, ensure_ascii=False, separators=(",", ":"))
