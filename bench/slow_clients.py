@@ -101,8 +101,8 @@ def _measure(running: Running, rounds: int, seconds: float, result: Result) -> N
         f"{SLOW} streams of {TOKENS} tokens read at one byte a second, {IDLE} connections idle "
         "after one request (`open`: how many the server had not closed in the end); memory is the "
         f"resident size of the server processes, measured more than {seconds:.0f} s after "
-        "they came, against the moment before; a connection may take 128 KiB; `kernel` is what all of "
-        "the machine's TCP buffers grew by, those of the clients included"
+        "they came, against the moment before; a connection may take 128 KiB; `kernel` is what all "
+        "of the machine's TCP buffers grew by, those of the clients included"
     )
 
 
