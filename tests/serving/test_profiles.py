@@ -10,7 +10,8 @@ import pytest
 from headrace.config.options import Config, DeviceOptions, ModelOptions
 from headrace.engines.base import ModelSpec
 from headrace.serving.catalogue import catalogue, limits, model_specs
-from headrace.serving.profiles import FILE_NAME, MIB, Profiles, estimate
+from headrace.serving.memory import Memory
+from headrace.serving.profiles import FILE_NAME, MIB, Profiles, estimate, measured, outgrown
 from headrace.types import Role
 
 
@@ -20,13 +21,15 @@ def spec(folder: Path, source: str = "", **options: object) -> ModelSpec:
 
 
 def test_a_guess_grows_with_the_weights(tmp_path: Path) -> None:
-    for name, size in (("small.onnx", MIB), ("large.onnx", 50 * MIB)):
-        (tmp_path / name).write_bytes(b"\0" * size)
-    small, large = (
-        estimate(spec(tmp_path, f"file:{tmp_path / name}"), 0, ["cpu", "cuda:0"])
-        for name in ("small.onnx", "large.onnx")
-    )
-    assert large.serving["cpu"]["host"] - small.serving["cpu"]["host"] == 2 * 49 * MIB
+    profiles = []
+    for name, size in (("small", MIB), ("large", 50 * MIB)):
+        model = tmp_path / name / "model.onnx"
+        model.parent.mkdir()
+        model.write_bytes(b"graph")
+        model.with_name("model.onnx_data").write_bytes(b"\0" * size)
+        profiles.append(estimate(spec(tmp_path, f"file:{model}"), 0, ["cpu", "cuda:0"]))
+    small, large = profiles
+    assert large.serving["cpu"]["host"] - small.serving["cpu"]["host"] == 49 * MIB
     assert large.peak["cpu"]["host"] > large.serving["cpu"]["host"]
     assert large.serving["cuda:0"]["cuda:0"] > small.serving["cuda:0"]["cuda:0"]
     assert large.resume["cuda:0"] < large.load["cuda:0"]
@@ -76,3 +79,21 @@ def test_options_of_the_schedule_are_none_of_the_workers() -> None:
 def test_limits_are_bytes() -> None:
     config = Config(devices={"host": DeviceOptions(limit="700MiB"), "cuda:0": DeviceOptions()})
     assert limits(config) == {"host": 700 * MIB}
+
+
+def test_a_load_that_was_stopped_reserves_more_the_next_time(tmp_path: Path) -> None:
+    guess = estimate(spec(tmp_path), 0, ["cpu"])
+    larger = outgrown(guess, "cpu", 400 * MIB)
+    assert larger.peak["cpu"] == {"host": 500 * MIB}
+    assert outgrown(larger, "cpu", 0).peak["cpu"] == {"host": 625 * MIB}  # never the same again
+    assert larger.serving == guess.serving
+
+
+def test_what_serves_has_room_to_grow(tmp_path: Path) -> None:
+    guess = estimate(spec(tmp_path, "file:nowhere.onnx"), 0, ["cpu"])
+    memory = Memory({"host": 100 * MIB}, {"host": 300 * MIB})
+    found = measured(guess, spec(tmp_path, "file:nowhere.onnx"), "cpu", memory, 2.0, parked=False)
+    assert 100 * MIB < found.serving["cpu"]["host"] < found.peak["cpu"]["host"] == 300 * MIB
+    assert (found.load["cpu"], found.resume) == (2.0, guess.resume)
+    again = measured(found, spec(tmp_path), "cpu", memory, 0.5, parked=True)
+    assert (again.load["cpu"], again.resume["cpu"]) == (2.0, 0.5)

@@ -19,6 +19,8 @@ The rules, in words:
 
 from __future__ import annotations
 
+import msgspec
+
 from headrace.serving.arbiter_draft import (
     ON_THE_WAY_OUT,
     Draft,
@@ -131,7 +133,9 @@ def _foresight(state: State, event: Arrived) -> bool:
 def _admit_at_once(
     state: State, model: ModelState, event: Arrived
 ) -> tuple[State, tuple[Effect, ...]]:
-    one = Waiting(event.request, event.lane, event.at, event.size, event.cycle)
+    one = Waiting(event.request, event.lane, event.at, event.size, event.cycle, "", event.at)
+    if event.then:
+        one = msgspec.structs.replace(one, next=event.then[0])
     changed = ModelState(
         setting=model.setting,
         profile=model.profile,
@@ -153,6 +157,7 @@ def _admit_at_once(
         dismissed=False,
         busy_since=model.busy_since if model.active else event.at,
         done=model.done,
+        takes=model.takes,
     )
     coming = state.coming
     if event.cycle:

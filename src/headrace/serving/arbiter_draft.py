@@ -178,7 +178,7 @@ class Draft:
         model = self.models[name]
         active = dict(model.active)
         for one in model.waiting:
-            active[one.request] = one
+            active[one.request] = msgspec.structs.replace(one, began=self.at)
             self.effects.append(Admit(one.request, name, model.seat))
         busy_since = model.busy_since if model.active else self.at
         self.change(name, active=active, waiting=(), busy_since=busy_since)

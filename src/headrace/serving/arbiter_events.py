@@ -31,6 +31,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 STABLE_SECONDS = 30.0
 """A worker that crashes sooner after its load counts as one more failure in a row."""
 
+_NEW_TAKES = 0.2  # weight of the newest request in how long they take
 _NEW_BATCHES = 64.0  # texts that weigh as much in a learned throughput as all before
 
 
@@ -60,7 +61,7 @@ def _arrived(draft: Draft, event: Arrived) -> None:
         reason = UnknownModel(event.model, draft.models).message
         draft.effects.append(Refuse(event.request, event.model, UnknownModel.code, reason))
         return
-    one = Waiting(event.request, event.lane, event.at, event.size, event.cycle)
+    one = Waiting(event.request, event.lane, event.at, event.size, event.cycle, *event.then[:1])
     draft.change(
         event.model,
         waiting=(*model.waiting, one),
@@ -93,9 +94,13 @@ def _ended(draft: Draft, event: Ended) -> None:
 def leave(model: ModelState, event: Ended) -> ModelState:
     """The model without a request that was active; when it falls idle, its speed is learned."""
     active = dict(model.active)
-    done = model.done + active.pop(event.request).size
+    one = active.pop(event.request)
+    done = model.done + one.size
+    took = event.at - one.began
+    before = model.takes.get(one.next, took)
+    takes = {**model.takes, one.next: before + _NEW_TAKES * (took - before)}
     if active:
-        return msgspec.structs.replace(model, active=active, done=done, used=event.at)
+        return msgspec.structs.replace(model, active=active, done=done, used=event.at, takes=takes)
     profile = model.profile
     seconds = event.at - model.busy_since
     if model.setting.encoder and model.place is Place.SERVING and seconds > 0:
@@ -104,7 +109,9 @@ def leave(model: ModelState, event: Ended) -> ModelState:
         share = done / (done + _NEW_BATCHES)
         known = {**profile.throughput, model.seat: old + share * (rate - old)}
         profile = msgspec.structs.replace(profile, throughput=known)
-    return msgspec.structs.replace(model, active=active, done=0, used=event.at, profile=profile)
+    return msgspec.structs.replace(
+        model, active=active, done=0, used=event.at, takes=takes, profile=profile
+    )
 
 
 def _moved(draft: Draft, event: Moved) -> None:
@@ -131,6 +138,10 @@ def _moved(draft: Draft, event: Moved) -> None:
 def _failed(draft: Draft, event: MoveFailed) -> None:
     model = draft.models.get(event.model)
     if model is None:
+        return
+    if event.profile is not None:
+        draft.ledger.book(event.model, {})
+        draft.change(event.model, place=Place.GONE, since=event.at, profile=event.profile)
         return
     failures = model.failures + 1
     if model.place is Place.SERVING and event.at - model.since < STABLE_SECONDS:

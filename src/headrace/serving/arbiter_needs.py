@@ -8,8 +8,9 @@ import msgspec
 
 from headrace.errors import ConfigError
 from headrace.serving.arbiter_draft import Draft, batch_for_gpu, mib, seats, stays, texts
-from headrace.serving.arbiter_types import NOBODY, ModelState, Place, Refuse, Sizes
+from headrace.serving.arbiter_types import NOBODY, ModelState, Place, Refuse, Sizes, Waiting
 from headrace.serving.eviction import (
+    BULK_WEIGHT,
     Way,
     bring_seconds,
     cheapest,
@@ -18,15 +19,11 @@ from headrace.serving.eviction import (
 )
 from headrace.types import Lane
 
-OWED = 16.0
-"""A busy model's door is closed when those who wait for its room have waited, together, this many
-times as long as the swap and the swap back take."""
+PATIENCE = 15.0
+"""A busy model's door closes at the latest when a person has waited this long for its room, ..."""
 
 RESIDENCY = 2.0
-"""But not before it has served for this many times that, ..."""
-
-PATIENCE = 15.0
-"""... and at the latest when one of them has waited this long."""
+"""... but not before it has served for this many times what the swap and the swap back take."""
 
 BULK_PATIENCE = 10.0
 """Bulk work waits that long before people's models are drained for it."""
@@ -254,12 +251,48 @@ def _ripe_at(draft: Draft, need: Need, name: str, seat: str) -> float:
     swap = bring_seconds(needing, seat, needing.place) + bring_seconds(
         model, model.seat, Place.PARKED
     )
-    came = [one.since for one in needing.waiting] or [need.first]
-    owed = (sum(came) + OWED * swap) / len(came)  # when their waits add up to it
-    ripe = max(model.since + RESIDENCY * swap, min(owed, need.first + PATIENCE))
+    weight = _weight(needing)
+    ends = max((one.began + _takes(model, one) for one in model.active.values()), default=draft.at)
+    another = min(model.takes.values(), default=0.0)
+    pays = ends - (weight * another - _turn(draft, need.model, seat, name)) / (1 + weight)
+    ripe = max(model.since + RESIDENCY * swap, min(max(pays, need.first), need.first + PATIENCE))
     if people and not need.urgent:
         ripe = max(ripe, need.first + BULK_PATIENCE)
     return ripe
+
+
+def _turn(draft: Draft, name: str, seat: str, out: str) -> float:
+    """Seconds of putting `out` out, bringing `name`, its work and that of the models which its
+    cycles need before `out`, and the way back."""
+    model, other = draft.models[name], draft.models[out]
+    seconds = other.profile.park + bring_seconds(other, other.seat, Place.PARKED)
+    seconds += bring_seconds(model, seat, model.place) + model.profile.park
+    seconds += max((_takes(model, one) for one in model.waiting), default=0.0)
+    for step in _until(draft, model, out):
+        between = draft.models[step]
+        seconds += max(between.takes.values(), default=0.0)
+        if between.place is not Place.SERVING:
+            seconds += min(between.profile.resume.values(), default=0.0)
+    return seconds
+
+
+def _until(draft: Draft, model: ModelState, out: str) -> set[str]:
+    """What the cycles that wait for a model need after it, and before they come back to `out`."""
+    found: set[str] = set()
+    for one in model.waiting:
+        _, names = draft.coming.get(one.cycle, (0.0, ()))
+        if out in names:
+            found.update(name for name in names[: names.index(out)] if name in draft.models)
+    return found
+
+
+def _takes(model: ModelState, one: Waiting) -> float:
+    """Seconds that a request will probably take."""
+    return model.takes.get(one.next, max(model.takes.values(), default=0.0))
+
+
+def _weight(model: ModelState) -> float:
+    return sum(1.0 if one.lane is Lane.INTERACTIVE else BULK_WEIGHT for one in model.waiting)
 
 
 def _no_room(draft: Draft, need: Need, seat: str, lack: Sizes) -> None:

@@ -61,13 +61,16 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """A request that has not ended. `since` is when it arrived, `size` its texts (encoder) or 1."""
+    """A request that has not ended. `since` is when it arrived, `began` when it passed the door,
+    `size` its texts (encoder) or 1, `next` the model that its cycle needs after it."""
 
     request: int
     lane: Lane
     since: float
     size: int = 1
     cycle: str = ""
+    next: str = ""
+    began: float = 0.0
 
 
 class ModelState(msgspec.Struct, frozen=True):
@@ -93,6 +96,7 @@ class ModelState(msgspec.Struct, frozen=True):
     dismissed: bool = False  # put out by an operator: nothing but a request brings it back
     busy_since: float = 0.0  # when it last stopped being idle
     done: int = 0  # texts that ended since then
+    takes: dict[str, float] = {}  # seconds that a request takes, by its `next`: learned
 
 
 # Events ------------------------------------------------------------------------------------------
@@ -132,12 +136,15 @@ class Moved(msgspec.Struct, frozen=True, tag=True):
 
 class MoveFailed(msgspec.Struct, frozen=True, tag=True):
     """The worker is gone: a load failed, or it crashed while it served, and its memory is back.
-    `code` and `message` of the error, which those who wait for a load get."""
+    `code` and `message` of the error, which those who wait for a load get; unless a `profile` says
+    that the load was stopped because it took more than was thought. Then they go on waiting for
+    the next one."""
 
     at: float
     model: str
     code: str
     message: str
+    profile: Profile | None = None
 
 
 class Measured(msgspec.Struct, frozen=True, tag=True):

@@ -84,9 +84,11 @@ class WorkerClient:
         cores: str = "",
         nice: int = 0,
         python: str | None = None,
+        on_start: Callable[[int], None] | None = None,
         on_death: Callable[[HeadraceError], None] | None = None,
     ) -> WorkerClient:
-        """Start a process and load the model. Raises what the load raised, `ModelFailed` if the
+        """Start a process and load the model; `on_start` is told its PID before the load, which
+        may take long and all the memory there is. Raises what the load raised, `ModelFailed` if the
         process ended, `ConfigError` for an interpreter or cores that will not do."""
         limit = float(spec.options.get("timeout_seconds", 120.0))
         silence = Silence(limit, asyncio.get_running_loop().time)
@@ -94,6 +96,8 @@ class WorkerClient:
             spec.name, python=python, period=silence.period, nice=nice, cores=cores
         )
         client = cls(spec, process, silence, on_death)
+        if on_start is not None:
+            on_start(process.pid)
         try:
             await connect(process.link, client._link)
             await connect(process.pulse, client._pulse)

@@ -41,9 +41,10 @@ from headrace.serving.arbiter_types import (
     Tick,
     Wake,
 )
+from headrace.serving.census import Census
 from headrace.serving.group import Group
 from headrace.serving.memory import Gpus
-from headrace.serving.profiles import Profiles
+from headrace.serving.profiles import MIB, Profiles, measured, outgrown
 from headrace.serving.status import Decision
 from headrace.types import Call
 
@@ -52,6 +53,14 @@ log = logging.getLogger(__name__)
 MEASURE_SECONDS = 1.0
 LOADING_SECONDS = 0.05
 """How often the machine's memory is measured: in general, and while a model is being loaded."""
+
+OWN_BYTES = 192 * MIB
+"""The least that is booked for the server itself: one that has just started takes less than one
+that has opened its collections."""
+
+GUARD_BYTES = 32 * MIB
+"""How far from the limit a load that takes more than was reserved is stopped: what one may take
+between two measurements."""
 
 ORDER_SECONDS = 3600.0
 """Bound of an operator's order: a load may fetch gigabytes over a slow line."""
@@ -72,7 +81,7 @@ class Director:
         self._profiles = profiles
         self._errors: dict[str, str] = {}
         self._retired: set[str] = set()
-        self._over: dict[str, str] = {}
+        self._stopped_at: dict[str, int] = {}  # bytes that a load had taken, by key
         self._stopped = False
         self._doors: dict[int, asyncio.Future[str]] = {}
         self._requests = itertools.count(1)
@@ -81,7 +90,8 @@ class Director:
         self._wake: asyncio.TimerHandle | None = None
         self._measuring: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
+    async def start(self) -> None:
+        self._tell_measured(await asyncio.to_thread(census.take, {}, self.gpus))
         self._measuring = asyncio.create_task(self._measure(), name="measure memory")
 
     async def stop(self) -> None:
@@ -252,23 +262,15 @@ class Director:
         try:
             await group.bring(seat)
         except HeadraceError as error:
-            if key in self._over:
-                raise ModelFailed(self._over.pop(key)) from error
-            raise
-        seconds = _now() - began
+            taken = self._stopped_at.pop(key, None)
+            if taken is None:
+                raise
+            profile = outgrown(before.profile, seat, taken)
+            return MoveFailed(_now(), key, error.code, error.message, profile)
         memory = group.memory()
-        old = before.profile
-        times = {"resume" if parked else "load": seconds}
-        profile = msgspec.structs.replace(
-            old,
-            serving=old.serving | {seat: memory.held},
-            peak=old.peak | {seat: _larger(memory.held, memory.peak)},
-            load=old.load | ({seat: times["load"]} if "load" in times else {}),
-            resume=old.resume | ({seat: times["resume"]} if "resume" in times else {}),
-            measured=True,
-        )
+        profile = measured(before.profile, group.spec, seat, memory, _now() - began, parked=parked)
         await asyncio.to_thread(self._profiles.put, group.spec, profile)
-        return Moved(_now(), key, Place.SERVING, memory.held, profile)
+        return Moved(_now(), key, Place.SERVING, profile.serving[seat], profile)
 
     async def _park(self, key: str) -> Event:
         group, began = self.groups[key], _now()
@@ -297,35 +299,38 @@ class Director:
             found = await asyncio.to_thread(census.take, self._pids(), self.gpus)
             self.measured = found.total
             if not self._moving:
-                held = {key: sizes for key, sizes in found.held.items() if key in self.groups}
-                self.tell(Measured(_now(), held, found.other))
-            limit = self.state.limits.get("host")
-            loading = [
-                key
-                for key, task in self._moving.items()
-                if self.state.models[key].place is Place.LOADING and not task.done()
-            ]
-            if limit and loading and found.total.get("host", 0) > limit:
-                self._stop_load(loading[0], found.total["host"], limit)
-            busy = bool(limit and loading)
-            await asyncio.sleep(LOADING_SECONDS if busy else MEASURE_SECONDS)
+                self._tell_measured(found)
+            limited = "host" in self.state.limits
+            loading = [key for key in self._moving if self._is_loading(key)]
+            for key in loading if limited else ():
+                self._watch(key, found)
+            await asyncio.sleep(LOADING_SECONDS if limited and loading else MEASURE_SECONDS)
 
-    def _stop_load(self, key: str, total: int, limit: int) -> None:
-        mib = 1 << 20
-        why = (
-            f"model {key!r} was stopped while it was being loaded: with it Headrace held "
-            f"{total // mib} MiB, and devices.host.limit is {limit // mib} MiB; raise the limit, "
-            "or set the model's size_hint"
+    def _tell_measured(self, found: Census) -> None:
+        held = {key: sizes for key, sizes in found.held.items() if key in self.groups}
+        own = max(found.other.get("host", 0), OWN_BYTES)
+        self.tell(Measured(_now(), held, found.other | {"host": own}))
+
+    def _is_loading(self, key: str) -> bool:
+        model = self.state.models.get(key)
+        return model is not None and model.place is Place.LOADING
+
+    def _watch(self, key: str, found: Census) -> None:
+        """Stop a load that takes more than was reserved for it, before it passes the limit."""
+        limit, total = self.state.limits["host"], found.total["host"]
+        taken = found.held.get(key, {}).get("host", 0)
+        reserved = self.state.held.get(key, {}).get("host", 0)
+        if total <= limit and (taken <= reserved or total <= limit - GUARD_BYTES):
+            return
+        self._stopped_at[key] = taken
+        self.groups[key].kill(
+            f"the load of model {key!r} was stopped at {taken // MIB} MiB, {reserved // MIB} of "
+            f"them reserved: Headrace held {total // MIB} MiB, and devices.host.limit is "
+            f"{limit // MIB} MiB"
         )
-        self._over[key] = why
-        self.groups[key].kill(why)
 
     def _pids(self) -> Mapping[str, tuple[int, ...]]:
         return {key: group.pids() for key, group in self.groups.items()}
-
-
-def _larger(one: Sizes, other: Sizes) -> Sizes:
-    return {device: max(one.get(device, 0), other.get(device, 0)) for device in one | other}
 
 
 def _now() -> float:

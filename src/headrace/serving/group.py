@@ -52,6 +52,7 @@ class Group:
         self._on_death = on_death
         self._seat = ""  # where it serves; empty if it does not
         self._workers: dict[int, Replica] = {}  # with a live process, serving or parked, by number
+        self._starting: dict[int, int] = {}  # PIDs of those that load for the first time
         self._serving: list[Replica] = []
         self._deaths: dict[int, int] = {}  # in a row, by number
         self._move: asyncio.Task[None] | None = None
@@ -194,14 +195,18 @@ class Group:
         if replica is not None:
             self.info = await replica.client.resume(place)
             return
-        client = await WorkerClient.start(
-            self.spec,
-            seat=place,
-            cores=cores[number % len(cores)],
-            nice=self._nice,
-            python=options.get("python"),
-            on_death=partial(self._died, number),
-        )
+        try:
+            client = await WorkerClient.start(
+                self.spec,
+                seat=place,
+                cores=cores[number % len(cores)],
+                nice=self._nice,
+                python=options.get("python"),
+                on_start=partial(self._starting.__setitem__, number),
+                on_death=partial(self._died, number),
+            )
+        finally:
+            self._starting.pop(number, None)
         self.info = client.info
         self._workers[number] = Replica(client, number)
 
@@ -302,7 +307,8 @@ class Group:
         return Memory(held, peak)
 
     def pids(self) -> tuple[int, ...]:
-        return tuple(one.client.pid for one in self._workers.values())
+        """Of all its processes, those that are being loaded included."""
+        return (*(one.client.pid for one in self._workers.values()), *self._starting.values())
 
 
 async def _embed(replica: Replica, kind: str, texts: tuple[str, ...], lane: Lane) -> Vectors:

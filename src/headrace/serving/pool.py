@@ -43,7 +43,7 @@ class Pool:
         self._keeping: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Pool:
-        self._director.start()
+        await self._director.start()
         await self._roster.begin()
         self._keeping = asyncio.create_task(self._roster.keep_house(), name="keep the roster")
         return self

@@ -19,6 +19,7 @@ from headrace.engines import gguf_header
 from headrace.engines.base import ModelSpec
 from headrace.errors import HeadraceError
 from headrace.serving.arbiter_types import Profile
+from headrace.serving.memory import Memory
 from headrace.types import Role
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ FILE_NAME = "profiles.json"
 _PROCESS = {"echo": 60 * MIB, "openai": 80 * MIB, "onnx": 110 * MIB, "llamacpp": 100 * MIB}
 """A worker with its libraries and without weights."""
 _CONTEXT = 512 * MIB  # what a CUDA context takes of its device
+_GROWTH = 64 * MIB  # what the first real batch adds
 _UNKNOWN = 1024 * MIB  # weights that nobody has seen yet
 _READ_SECONDS = 1 / (500 * MIB)  # a byte from a disk
 _MOVE_SECONDS = 1 / (8192 * MIB)  # a byte to a GPU
@@ -71,6 +73,33 @@ class Profiles:
             log.warning("measured sizes cannot be kept in %s: %s", self._path, error.strerror)
 
 
+def measured(
+    old: Profile, spec: ModelSpec, seat: str, memory: Memory, seconds: float, *, parked: bool
+) -> Profile:
+    """After a load to `seat` that took so long, from gone or from parked. Room to grow is added to
+    what is held: buffers of the first real batch are not there yet."""
+    room = 0 if spec.engine in ("echo", "openai") else _GROWTH
+    serving = {device: size + room for device, size in memory.held.items()}
+    peak = {device: max(size, memory.peak.get(device, 0)) for device, size in serving.items()}
+    times = {seat: seconds}
+    return msgspec.structs.replace(
+        old,
+        serving=old.serving | {seat: serving},
+        peak=old.peak | {seat: peak},
+        load=old.load if parked else old.load | times,
+        resume=old.resume | times if parked else old.resume,
+        measured=True,
+    )
+
+
+def outgrown(old: Profile, seat: str, taken: int) -> Profile:
+    """After a load that was stopped when it had taken so many bytes of the host: the next one
+    reserves a quarter more than that."""
+    before = old.peak.get(seat, {})
+    most = max(taken, before.get("host", 0))
+    return msgspec.structs.replace(old, peak=old.peak | {seat: before | {"host": most + most // 4}})
+
+
 def estimate(spec: ModelSpec, hint: int, seats: Iterable[str]) -> Profile:
     """Before the first load: rather too much than too little."""
     process = _PROCESS.get(spec.engine, 200 * MIB)
@@ -98,9 +127,11 @@ def _weights(spec: ModelSpec) -> int:
         if path.is_dir():
             return 2 * sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         size = path.stat().st_size
+        if path.suffix == ".onnx":  # its weights may be in files beside it
+            return sum(f.stat().st_size for f in path.parent.iterdir() if f.is_file())
         if spec.engine == "llamacpp":
             return size + _key_values(path, spec)
-        return 3 * size if path.suffix == ".bin" else 2 * size
+        return 2 * size
     except (OSError, HeadraceError):
         return _UNKNOWN  # its load will say what is wrong
 
