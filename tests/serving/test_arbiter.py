@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from headrace.serving.arbiter import COMING_SECONDS, decide
-from headrace.serving.arbiter_needs import BULK_PATIENCE, NO_ROOM_SECONDS, OWED, PATIENCE, RESIDENCY
+from headrace.serving.arbiter_needs import BULK_PATIENCE, NO_ROOM_SECONDS, PATIENCE, RESIDENCY
 from headrace.serving.arbiter_types import (
     NOBODY,
     Admit,
@@ -215,6 +215,18 @@ def test_2_speed_is_learned_when_an_encoder_falls_idle() -> None:
     story.now += 2
     story.end(2, "a")
     assert story.state.models["a"].profile.throughput["cpu"] == pytest.approx(32)
+
+
+def test_2_how_long_requests_take_is_learned_by_what_their_cycle_needs_next() -> None:
+    story = on_host(limit=1000, a=100, b=100).serve("b")
+    story.ask("a", cycle="x", then=("b",))
+    story.arrive_at("a")
+    story.ask("a")
+    story.now += 1
+    story.end(2, "a")
+    story.now += 4
+    story.end(3, "a")
+    assert story.state.models["a"].takes == {"b": 1.0, "": 5.0}
 
 
 def test_2_what_was_not_measured_stays_booked() -> None:
@@ -450,21 +462,37 @@ def test_8_4_a_load_waits_until_the_memory_is_measured_to_be_back() -> None:
     assert kinds(story.tell(measured)) == [("Load", "b")]
 
 
-def test_8_5_busy_models_stay_until_those_who_wait_are_owed_more_than_the_swap() -> None:
-    story = on_host(a=200, b=200).serve("a")
-    story.now += 100
+def test_8_5_a_busy_model_closes_when_one_more_request_would_cost_more_than_its_wait() -> None:
+    """n = 1, E = 10 s, T = 0.05 (park) + 1 (load) + 0.05 + 0.2 (and back): from R = 4.35 s on."""
+    story = on_host(a=200, b=200)
+    story.ask("a")
+    story.arrive_at("a")
+    story.now += 10
+    story.end(1, "a")
     story.ask("a")
     assert story.ask("b") == []
-    swap = 1.0 + 0.2
-    due = min(OWED * swap, PATIENCE)
-    assert story.wakes() == [pytest.approx(story.now + due)]
-    story.tick(due - 0.1)
-    assert kinds(story.ask("a")) == [("Admit", "a")]
-    story.tick(0.2)
+    assert story.wakes() == [pytest.approx(story.now + 10 - (10 - 1.3) / 2)]
+    story.tick(5.6)
+    assert kinds(story.ask("a")) == [("Admit", "a")], "its work is ten seconds again"
+    story.tick(5.7)
     assert story.state.models["a"].closed == "b"
     assert story.ask("a") == []
     story.end(2, "a")
     assert kinds(story.end(4, "a")) == [("Park", "a")]
+
+
+def test_8_5_nobody_waits_longer_than_patience_for_a_door_to_close() -> None:
+    story = on_host(a=200, b=200)
+    story.ask("a")
+    story.arrive_at("a")
+    story.now += 1000
+    story.end(1, "a")
+    story.ask("a")
+    story.ask("b")
+    story.tick(PATIENCE - 0.1)
+    assert not story.state.models["a"].closed
+    story.tick(0.2)
+    assert story.state.models["a"].closed == "b"
 
 
 def test_8_5_alternating_requests_become_batches() -> None:

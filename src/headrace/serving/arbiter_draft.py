@@ -171,6 +171,10 @@ class Draft:
         """The model that is being loaded now; there is never a second."""
         return next((n for n, m in self.models.items() if m.place is Place.LOADING), "")
 
+    def at_rest(self) -> bool:
+        """Nothing is on the way, and no door is closed: what is lacking now will be later."""
+        return not self.doors and all(m.place in RESTING for m in self.models.values())
+
     # Effects ------------------------------------------------------------------------------------
 
     def admit(self, name: str) -> None:

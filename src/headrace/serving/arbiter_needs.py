@@ -208,7 +208,7 @@ def make_room(draft: Draft, need: Need, seat: str) -> None:
     if victims is None:
         times = [_ripe_at(draft, need, one[0].model, seat) for one in every]
         draft.wakes += times
-        if cheapest(every, lack) is None:
+        if cheapest(every, lack) is None and draft.at_rest():
             _no_room(draft, need, seat, lack)
         return
     draft.turn.append(name)
@@ -235,9 +235,13 @@ def make_room(draft: Draft, need: Need, seat: str) -> None:
 
 
 def _ripe_at(draft: Draft, need: Need, name: str, seat: str) -> float:
-    """From when a model may be a victim of this need: at once, if it is idle and nobody is about to
-    ask for it, and if it works for bulk while people wait. Otherwise when those who wait are owed
-    more than the swap costs; bulk work waits longer for people's models."""
+    """From when a model may be a victim of this need.
+
+    At once, if it is idle and no running cycle is about to ask for it, or if it only works for bulk
+    while people wait. Otherwise from when closing its door costs less than leaving it open. With
+    n who wait, E for the seconds that one more request at the open door would take, T for those of
+    the whole turn and R for what is left of the present work: open, all n wait E - R longer;
+    closed, the one more waits R + T. Closed is better from R = (n E - T) / (n + 1) on downwards."""
     model = draft.models[name]
     if model.place is Place.PARKED or model.closed == need.model:
         return draft.at
@@ -251,10 +255,10 @@ def _ripe_at(draft: Draft, need: Need, name: str, seat: str) -> float:
     swap = bring_seconds(needing, seat, needing.place) + bring_seconds(
         model, model.seat, Place.PARKED
     )
-    weight = _weight(needing)
+    count = sum(BULK_WEIGHT if one.lane is Lane.BULK else 1.0 for one in needing.waiting)
     ends = max((one.began + _takes(model, one) for one in model.active.values()), default=draft.at)
-    another = min(model.takes.values(), default=0.0)
-    pays = ends - (weight * another - _turn(draft, need.model, seat, name)) / (1 + weight)
+    more = min(model.takes.values(), default=0.0)
+    pays = ends - (count * more - _turn(draft, need.model, seat, name)) / (count + 1)
     ripe = max(model.since + RESIDENCY * swap, min(max(pays, need.first), need.first + PATIENCE))
     if people and not need.urgent:
         ripe = max(ripe, need.first + BULK_PATIENCE)
@@ -262,37 +266,16 @@ def _ripe_at(draft: Draft, need: Need, name: str, seat: str) -> float:
 
 
 def _turn(draft: Draft, name: str, seat: str, out: str) -> float:
-    """Seconds of putting `out` out, bringing `name`, its work and that of the models which its
-    cycles need before `out`, and the way back."""
+    """Seconds of putting `out` out, bringing `name`, its work, and the way back."""
     model, other = draft.models[name], draft.models[out]
-    seconds = other.profile.park + bring_seconds(other, other.seat, Place.PARKED)
-    seconds += bring_seconds(model, seat, model.place) + model.profile.park
-    seconds += max((_takes(model, one) for one in model.waiting), default=0.0)
-    for step in _until(draft, model, out):
-        between = draft.models[step]
-        seconds += max(between.takes.values(), default=0.0)
-        if between.place is not Place.SERVING:
-            seconds += min(between.profile.resume.values(), default=0.0)
-    return seconds
-
-
-def _until(draft: Draft, model: ModelState, out: str) -> set[str]:
-    """What the cycles that wait for a model need after it, and before they come back to `out`."""
-    found: set[str] = set()
-    for one in model.waiting:
-        _, names = draft.coming.get(one.cycle, (0.0, ()))
-        if out in names:
-            found.update(name for name in names[: names.index(out)] if name in draft.models)
-    return found
+    there = other.profile.park + bring_seconds(model, seat, model.place)
+    back = model.profile.park + bring_seconds(other, other.seat, Place.PARKED)
+    return there + max((_takes(model, one) for one in model.waiting), default=0.0) + back
 
 
 def _takes(model: ModelState, one: Waiting) -> float:
     """Seconds that a request will probably take."""
     return model.takes.get(one.next, max(model.takes.values(), default=0.0))
-
-
-def _weight(model: ModelState) -> float:
-    return sum(1.0 if one.lane is Lane.INTERACTIVE else BULK_WEIGHT for one in model.waiting)
 
 
 def _no_room(draft: Draft, need: Need, seat: str, lack: Sizes) -> None:
