@@ -63,6 +63,47 @@ def test_8_4_the_room_of_an_eviction_goes_to_whom_it_was_made_for() -> None:
     assert kinds(story.arrive_at("a")) == [("Load", "b")]
 
 
+def test_8_4_room_that_was_made_for_bulk_work_is_not_taken_by_who_comes_later() -> None:
+    story = on_host(a=200, b=200).serve("a")
+    assert kinds(story.ask("b", Lane.BULK)) == [("Park", "a")]
+    assert story.ask("a") == []
+    assert kinds(story.arrive_at("a")) == [("Load", "b")]
+
+
+def on_gpu(host_when_parked: int) -> Profile:
+    """100 MiB of the GPU and 5 of the host; a load takes long."""
+    sizes = {"cuda:0": 100 * MIB, "host": 5 * MIB}
+    return profile(
+        0,
+        serving={"cuda:0": sizes},
+        peak={"cuda:0": sizes},
+        parked={"host": host_when_parked * MIB},
+        load={"cuda:0": 100.0},
+        resume={"cuda:0": 0.1},
+    )
+
+
+def test_8_5_parking_is_booked_where_the_weights_go_while_they_are_still_where_they_were() -> None:
+    gpu = Setting(device="cuda:0")
+    story = Story({"cuda:0": 150, "host": 200}, a=(gpu, on_gpu(80)), b=(gpu, on_gpu(80)))
+    story.serve("a")
+    assert kinds(story.ask("b")) == [("Park", "a")]
+    assert story.state.held["a"] == {"cuda:0": 100 * MIB, "host": 80 * MIB}
+
+
+def test_8_5_parking_waits_for_the_room_that_the_weights_need() -> None:
+    gpu, cpu = Setting(device="cuda:0"), Setting(device="cpu")
+    story = Story(
+        {"cuda:0": 150, "host": 100},
+        a=(gpu, on_gpu(80)),
+        b=(gpu, on_gpu(80)),
+        c=(cpu, profile(60, parked={"host": 60 * MIB})),
+    ).serve("a", "c")
+    assert kinds(story.ask("b")) == [("Exit", "c")]
+    assert kinds(story.arrive_at("c")) == [("Park", "a")]
+    assert kinds(story.arrive_at("a")) == [("Load", "b")]
+
+
 def test_8_4_a_load_waits_until_the_memory_is_measured_to_be_back() -> None:
     story = on_host(limit=205, a=200, b=200).serve("a")
     assert kinds(story.ask("b")) == [("Exit", "a")]

@@ -11,7 +11,7 @@ price of a choice has three parts, compared in this order:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -83,7 +83,16 @@ def cheapest(candidates: Sequence[Sequence[Way]], lack: Sizes) -> list[Way] | No
     """Of each candidate at most one way, so that together they free `lack` on every device and
     take no more than they free; None if all together cannot. `lack` may name devices with a
     negative number: room to spare, that parking may use."""
-    usable = [one for one in candidates if any(_helps(way, lack) for way in one)]
+    short = {device for device, size in lack.items() if size > 0}
+    filled = {  # by parking, which others may have to make room for
+        device
+        for one in candidates
+        for way in one
+        if _frees(way, short)
+        for device in lack
+        if way.frees.get(device, 0) < 0
+    }
+    usable = [one for one in candidates if any(_frees(way, short | filled) for way in one)]
     if len(usable) > EXHAUSTIVE:
         return _greedy(usable, lack)
     usable.sort(key=lambda one: (min(way.price for way in one), one[0].model))
@@ -140,8 +149,8 @@ def _enough(chosen: Sequence[Way], lack: Sizes) -> bool:
     )
 
 
-def _helps(way: Way, lack: Sizes) -> bool:
-    return any(size > 0 and way.frees.get(device, 0) > 0 for device, size in lack.items())
+def _frees(way: Way, devices: Iterable[str]) -> bool:
+    return any(way.frees.get(device, 0) > 0 for device in devices)
 
 
 def _sum(one: Price, other: Price) -> Price:
