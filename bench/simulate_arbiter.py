@@ -3,7 +3,7 @@
     python -m bench.simulate_arbiter [--quick] [--trace FILE --machine NAME]
 
 Generated traces are made from seeds. The constants of the policy were chosen on the seeds of
-`TUNED`; `FRESH` ones were never looked at while it was written, and both are reported. On short
+`TUNED`; the `FRESH` ones chose nothing, and both are reported. On short
 traces the optimum, found by search, stands beside. `--trace` replays a recorded one
 (`bench/sim/traces.py` has the format) on one of the modelled machines.
 """
