@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 
 import numpy as np
@@ -32,6 +31,7 @@ from headrace.http.responses import (
     ModelList,
 )
 from headrace.http.sse import EventStream, event
+from headrace.serving.models import both
 from headrace.types import Role
 
 router = APIRouter(tags=["OpenAI"])
@@ -93,7 +93,7 @@ async def embeddings(request: Request, body: EmbeddingsRequest) -> Response:
                 f"dimensions: model {name!r} has {own}; shortening is not supported",
                 field="dimensions",
             )
-    vectors, counts = await asyncio.gather(
+    vectors, counts = await both(
         models.embed(name, body.input, body.input_type, call=call), models.count(name, body.input)
     )
     rows = np.asarray(vectors, dtype="<f4")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +10,7 @@ from headrace.pipeline import claims
 from headrace.pipeline.evidence import Evidence, Passage
 from headrace.pipeline.quotable import asked_for, quotable, whole
 from headrace.retrieval.base import Index
-from headrace.serving.models import Models
+from headrace.serving.models import Models, both
 from headrace.types import USER, Call, Document, Quote, Span
 
 CANDIDATES = 24
@@ -86,7 +85,7 @@ async def choose(
     found = _candidates(named or sources, question, len(sources), bool(named))
     if not found:
         return []
-    query, pieces = await asyncio.gather(
+    query, pieces = await both(
         models.embed(embedder, [question], "query", call=call),
         models.embed(embedder, [text for _, _, text in found], "passage", call=call),
     )

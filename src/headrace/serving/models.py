@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from typing import Protocol
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
 
 from headrace.engines.base import ModelInfo, Vectors
 from headrace.types import USER, Call, Delta, EmbedKind, GenerateParams, Message
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+async def both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
+    """Two calls at once. If one fails, or the caller is cancelled, the other is cancelled too and
+    has ended; with `asyncio.gather` it would go on for nobody, and whoever cancelled would not
+    know his own cancellation again."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            one, other = group.create_task(first), group.create_task(second)
+    except BaseExceptionGroup as failed:  # callers know the errors, not that two things ran at once
+        raise failed.exceptions[0] from failed
+    return one.result(), other.result()
 
 
 class Models(Protocol):

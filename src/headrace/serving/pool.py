@@ -111,7 +111,7 @@ class Pool:
         if not texts:
             await self.info(model)
             return []
-        return await self._asked(model, USER, 1, lambda g: g.count(texts))
+        return await self._asked(model, USER, 0, lambda g: g.count(texts))
 
     async def _asked(
         self, model: str, call: Call, size: int, work: Callable[[Group], Awaitable[T]]
@@ -130,25 +130,27 @@ class Pool:
 
     @contextlib.asynccontextmanager
     async def _use(self, model: str, call: Call, size: int = 1) -> AsyncIterator[Group]:
+        """Admission and the door. Size 0, a count beside other work, takes no place in the queue: a
+        request that was admitted must not be refused over the count of its own tokens."""
         entry = self._roster.entry(model)
         key = entry.twin if entry.twin is not None and call.lane is Lane.BULK else entry.key
         group = self._group(key)
-        limit = entry.served.max_pending
-        if entry.pending >= limit:
+        limit, places = entry.served.max_pending, min(size, 1)
+        if places and entry.pending >= limit:
             raise Overloaded(
                 f"model {model!r} has {limit} requests waiting, which is its limit (max_pending); "
                 "try again later",
                 retry_after=min(60.0, max(1.0, group.backlog_seconds())),
             )
-        entry.pending += 1
+        entry.pending += places
         try:
-            request = await self._director.enter(key, call, size)
+            request = await self._director.enter(key, call, max(size, 1))
             try:
                 yield group
             finally:
                 self._director.leave(request, key)
         finally:
-            entry.pending -= 1
+            entry.pending -= places
 
     # Operation ----------------------------------------------------------------------------------
 

@@ -155,24 +155,34 @@ class Roster:
         yield from staying.values()
 
     async def order(self, key: str, place: Place) -> None:
-        """Bring a key to a place, and return when it is there. Raises `ConfigError` if it can never
-        fit, `ModelFailed` if it cannot be loaded."""
+        """Bring a key to a place, and return when it is there; a request may move it on at once.
+        Raises `ConfigError` if it can never fit, `ModelFailed` if it cannot be loaded, is removed,
+        or is ordered elsewhere meanwhile."""
         director = self._director
         failures = director.state.models[key].failures
         refused = director.refusals[key]
         director.tell(Ordered(time.monotonic(), key, place))
-        await director.until(
-            lambda: (
-                director.state.models[key].place is place
-                or director.state.models[key].failures > failures
+
+        def over() -> bool:
+            model = director.state.models.get(key)
+            return (
+                model is None
+                or model.place is place
+                or model.order is not place
+                or model.failures > failures
                 or director.refusals[key] > refused
             )
-        )
-        if director.state.models[key].place is place:
-            return
+
+        await director.until(over)
+        model = director.state.models.get(key)
+        if model is None:
+            raise ModelFailed(f"model {key!r} was removed from the configuration meanwhile")
         if director.refusals[key] > refused:
             raise ConfigError(director.reason(key))
-        raise ModelFailed(director.problem(key))
+        if model.failures > failures:
+            raise ModelFailed(director.problem(key))
+        if model.order is not None:
+            raise ModelFailed(f"model {key!r} was ordered to be {model.order} meanwhile")
 
     async def keep_house(self) -> None:
         """For ever: removed models go when their time is over, idle twins at once."""
