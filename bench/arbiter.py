@@ -1,7 +1,11 @@
-"""Stall of the memory arbiter on simulated traces, against four other policies and the optimum."""
+"""Stall of the memory arbiter on simulated traces, against four other policies and the optimum.
+
+Then the real thing, without a GPU: `bench/host_memory.py`.
+"""
 
 from __future__ import annotations
 
+from bench import host_memory
 from bench.harness import Result
 from bench.simulate_arbiter import simulate
 
@@ -10,7 +14,8 @@ OF_OPTIMUM = 1.2
 
 
 def run(quick: bool) -> Result:
-    """The simulation of `bench/simulate_arbiter.py`, judged on the seeds that nobody tuned on."""
+    """The simulation of `bench/simulate_arbiter.py`, judged on the seeds that nobody tuned on, and
+    three models in too little memory."""
     result = simulate(quick)
     ours = result.metrics
     result.add(
@@ -18,4 +23,10 @@ def run(quick: bool) -> Result:
     )
     result.add("stall / optimum", ours["fresh: all short, stall / optimum"], "<=", OF_OPTIMUM)
     result.add("overcommit MiB", ours["overcommit MiB"], "<=", 0)
+    real = host_memory.run(quick)
+    for name, value in real.metrics.items():
+        target = real.targets.get(name)
+        result.add(name, value, target and target.op, target and target.value)
+    result.tables += real.tables
+    result.notes += real.notes
     return result

@@ -1,9 +1,9 @@
 """A generator, an embedder and a reranker take turns in 700 MiB of real memory.
 
-`headrace up` with `devices.host.limit: 700MiB` answers questions through all three models, which do
-not fit together; the resident size of its whole process tree is sampled 50 times a second. The
-reranker has the embedder's layers and a head of its own made of random numbers: it costs what a real
-one of that size costs, and its scores mean nothing.
+`headrace up` with `devices.host.limit: 700MiB` answers questions through all three models, which
+do not fit together; the resident size of its whole process tree is sampled 50 times a second. The
+reranker has the embedder's layers and a head of its own made of random numbers: it costs what a
+real one of that size costs, and its scores mean nothing.
 """
 
 from __future__ import annotations
@@ -141,6 +141,7 @@ models:
     role: reranker
     engine: onnx
     source: file:{reranker}
+    threads: 1
 defaults:
   reranker: scorer
 retrieval:

@@ -4,9 +4,9 @@ import contextlib
 
 import pytest
 
-from headrace.serving.catalogue import model_specs
 from headrace.config.options import Config
 from headrace.errors import PromptTooLong, UnknownModel
+from headrace.serving.catalogue import model_specs
 from headrace.serving.local import LocalModels
 from headrace.serving.measured import MeasuredModels
 from headrace.telemetry import Metrics, render

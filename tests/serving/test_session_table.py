@@ -68,9 +68,9 @@ def test_another_key_sees_nothing() -> None:
     for ask in (made.show, made.use, made.release):
         with pytest.raises(UnknownSession, match="POST /api/sessions/ID/renew"):
             ask(1, "B", opened.id)
-    assert made.list(1, "B", None) == ()
-    assert ids(made.list(1, "A", "ann")) == [opened.id]
-    assert made.list(1, "A", "bob") == ()
+    assert made.listed(1, "B", None) == ()
+    assert ids(made.listed(1, "A", "ann")) == [opened.id]
+    assert made.listed(1, "A", "bob") == ()
 
 
 @pytest.mark.parametrize("count", [0, 4])
@@ -208,7 +208,7 @@ class AnySequence(RuleBasedStateMachine):
     def agrees(self) -> None:
         if not hasattr(self, "table"):
             return
-        found = self.table.list(self.now, "K", None)
+        found = self.table.listed(self.now, "K", None)
         assert sorted(ids(found)) == sorted(self.live())
         assert len(found) <= LIMITS.total
         by_owner = Counter(session.owner for session in found)

@@ -61,7 +61,8 @@ def _arrived(draft: Draft, event: Arrived) -> None:
         reason = UnknownModel(event.model, draft.models).message
         draft.effects.append(Refuse(event.request, event.model, UnknownModel.code, reason))
         return
-    one = Waiting(event.request, event.lane, event.at, event.size, event.cycle, *event.then[:1])
+    after = event.then[0] if event.then else ""
+    one = Waiting(event.request, event.lane, event.at, event.size, event.cycle, after)
     draft.change(
         event.model,
         waiting=(*model.waiting, one),

@@ -162,7 +162,7 @@ class Table:
             )
         return entry
 
-    def list(self, now: float, key: str, owner: str | None) -> tuple[Session, ...]:
+    def listed(self, now: float, key: str, owner: str | None) -> tuple[Session, ...]:
         self.sweep(now)
         return tuple(entry.seen(now) for entry in self._of(key, owner))
 

@@ -120,7 +120,7 @@ class _Desk:
             ) from error
 
     async def list(self, asked: ListSessions) -> Sessions:
-        return Sessions(self._table.list(time.monotonic(), asked.key, asked.owner))
+        return Sessions(self._table.listed(time.monotonic(), asked.key, asked.owner))
 
     async def show(self, asked: OneSession) -> Session:
         return self._table.show(time.monotonic(), asked.key, asked.id)
