@@ -26,7 +26,7 @@ def run(quick: bool) -> Result:
     real = host_memory.run(quick)
     for name, value in real.metrics.items():
         target = real.targets.get(name)
-        result.add(name, value, target and target.op, target and target.value)
+        result.add(name, value, target.op if target else None, target.value if target else None)
     result.tables += real.tables
     result.notes += real.notes
     return result
