@@ -102,7 +102,7 @@ async def leaving_nothing(*, files: bool = True) -> AsyncIterator[None]:
     more = held(files=files)
     try:
         async with asyncio.timeout(BOUND):
-            while more := held(files=files) - before:
+            while more := held(files=files) - before:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise AssertionError(f"left behind: {dict(more)}, beside {dict(before)}") from None

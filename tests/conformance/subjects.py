@@ -25,7 +25,7 @@ from headrace.cli.listening import listen
 from headrace.cli.server import Server, server_options
 from headrace.config.options import Config, ModelOptions, ServerOptions
 from headrace.config.origin import Origin
-from headrace.errors import by_code
+from headrace.errors import ModelFailed, by_code
 from headrace.http.app import create_app
 from headrace.serving.arbiter_types import Place
 from headrace.serving.catalogue import model_specs
@@ -128,9 +128,12 @@ class OfGroups:
         specs = model_specs(config)
         self._groups = {name: Group(spec, on_death=lambda _: None) for name, spec in specs.items()}
         self._locks = {name: asyncio.Lock() for name in specs}
+        self._closed = False
 
     async def _group(self, name: str) -> Group:
         async with self._locks[name]:
+            if self._closed:
+                raise ModelFailed("it is closed")
             await self._groups[name].bring("cpu")
             return self._groups[name]
 
@@ -160,6 +163,7 @@ class OfGroups:
         raise NotImplementedError
 
     async def close(self) -> None:
+        self._closed = True
         for group in self._groups.values():
             await group.leave()
 

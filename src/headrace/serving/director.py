@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from headrace.engines.base import ModelSpec
-from headrace.errors import DeadlineExceeded, HeadraceError, ModelFailed, by_code
+from headrace.errors import DeadlineExceeded, HeadraceError, ModelFailed, ShuttingDown, by_code
 from headrace.serving import census
 from headrace.serving.arbiter import decide
 from headrace.serving.arbiter_types import (
@@ -81,6 +81,7 @@ class Director:
         self._profiles = profiles
         self._errors: dict[str, str] = {}
         self._retired: set[str] = set()
+        self._lost: dict[str, HeadraceError] = {}
         self._stopped_at: dict[str, int] = {}  # bytes that a load had taken, by key
         self._stopped = False
         self._doors: dict[int, asyncio.Future[str]] = {}
@@ -107,7 +108,7 @@ class Director:
         self.groups.clear()
         for door in self._doors.values():
             if not door.done():
-                door.set_exception(ModelFailed("the models are being shut down"))
+                door.set_exception(_over())
 
     # Requests -----------------------------------------------------------------------------------
 
@@ -139,6 +140,12 @@ class Director:
 
     # Groups -------------------------------------------------------------------------------------
 
+    def group(self, key: str) -> Group:
+        """Raises `ShuttingDown`, so that who asks again at the end gets no door that never opens."""
+        if self._stopped:
+            raise _over()
+        return self.groups[key]
+
     def add(self, key: str, spec: ModelSpec, nice: int) -> None:
         """Before the arbiter hears of it."""
         self.groups[key] = Group(spec, nice=nice, on_death=partial(self._died, key))
@@ -160,8 +167,11 @@ class Director:
         return next((one.reason for one in reversed(self.decisions) if one.model == key), "")
 
     def _died(self, key: str, error: HeadraceError) -> None:
-        """A group lost its last worker. One that is on the move tells by its own failure."""
-        if key in self.groups and key not in self._moving:
+        """A group lost its last worker. One that is on the move tells by its own failure, or has
+        just ended it, and its move is not told yet."""
+        if key in self._moving:
+            self._lost[key] = error
+        elif key in self.groups:
             self._failed(MoveFailed(_now(), key, error.code, error.message))
 
     # Operation ----------------------------------------------------------------------------------
@@ -235,6 +245,7 @@ class Director:
 
     def _move(self, key: str, work: Coroutine[Any, Any, Event]) -> None:
         async def run() -> None:
+            self._lost.pop(key, None)  # gone before: a load begins from nothing then
             try:
                 event = await work
             except HeadraceError as error:
@@ -242,6 +253,9 @@ class Director:
             except OSError as error:  # no process or no memory for one
                 event = MoveFailed(_now(), key, ModelFailed.code, f"no worker started: {error}")
             del self._moving[key]
+            lost = self._lost.pop(key, None)
+            if lost is not None and isinstance(event, Moved) and event.place is not Place.GONE:
+                event = MoveFailed(_now(), key, lost.code, lost.message)
             if isinstance(event, MoveFailed):
                 self._failed(event)
             else:
@@ -331,6 +345,10 @@ class Director:
 
     def _pids(self) -> Mapping[str, tuple[int, ...]]:
         return {key: group.pids() for key, group in self.groups.items()}
+
+
+def _over() -> ShuttingDown:
+    return ShuttingDown("the models are being shut down")
 
 
 def _now() -> float:

@@ -65,7 +65,7 @@ class Pool:
         return sorted(self._roster.entries)
 
     async def info(self, model: str) -> ModelInfo:
-        known = self._group(self._roster.entry(model).key).info
+        known = self._director.group(self._roster.entry(model).key).info
         if known is not None:
             return known
         async with self._use(model, USER) as group:
@@ -134,7 +134,7 @@ class Pool:
         request that was admitted must not be refused over the count of its own tokens."""
         entry = self._roster.entry(model)
         key = entry.twin if entry.twin is not None and call.lane is Lane.BULK else entry.key
-        group = self._group(key)
+        group = self._director.group(key)
         limit, places = entry.served.max_pending, min(size, 1)
         if places and entry.pending >= limit:
             raise Overloaded(
