@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from tests.engines import tiny_encoder
 
 from headrace.config.options import Config, DeviceOptions, ModelOptions
 from headrace.errors import (
@@ -28,7 +29,7 @@ from headrace.serving.arbiter_types import Place
 from headrace.serving.catalogue import model_specs
 from headrace.serving.local import LocalModels
 from headrace.serving.pool import Pool
-from headrace.types import Call, GenerateParams, Message, Role
+from headrace.types import BULK, Call, GenerateParams, Message, Role
 
 
 def model(role: Role, source: str = "", **options: object) -> ModelOptions:
@@ -247,3 +248,25 @@ async def test_a_deadline_that_passes_at_the_door_is_told(pool: Pool) -> None:
     with pytest.raises(DeadlineExceeded):
         await pool.embed("vector", ["x"], "query", call=Call(deadline=time.monotonic() + 0.001))
     assert (await pool.embed("vector", ["x"], "query")).shape == (1, 64)
+
+
+async def test_bulk_work_of_an_encoder_has_a_worker_of_the_lowest_priority(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_encoder.write(tmp_path / "model")
+    encoder = ModelOptions(
+        role=Role.EMBEDDER, engine="onnx", source=f"file:{folder}", precision="float32"
+    )
+    async with Pool(configured(tmp_path, tiny=encoder), twins=True) as pool:
+        people = await pool.embed("tiny", ["a b"], "passage")
+        (main,) = pool.processes()["tiny"]
+        assert np.array_equal(await pool.embed("tiny", ["a b"], "passage", call=BULK), people)
+        twin = next(pid for pid in pool.processes()["tiny"] if pid != main)
+        assert psutil.Process(main).nice() == 0
+        assert psutil.Process(twin).nice() == 19
+        # One that gets no time at all: its work ages, and goes to the model's own worker.
+        monkeypatch.setattr("headrace.serving.pool.TWIN_SECONDS", 0.2)
+        os.kill(twin, signal.SIGSTOP)
+        async with asyncio.timeout(20):
+            assert np.array_equal(await pool.embed("tiny", ["a b"], "passage", call=BULK), people)
+        os.kill(twin, signal.SIGCONT)

@@ -31,6 +31,11 @@ T = TypeVar("T")
 
 ATTEMPTS = 3
 
+TWIN_SECONDS = 20.0
+"""How bulk work ages where it has a twin: people, and other programs of the machine, may leave the
+twin's workers no time at all. What they have not done after so long goes to the model's own, where
+it takes turns with people."""
+
 
 class Pool:
     """Implements `Models` and `Operated`. Use as an async context manager: leaving it ends every
@@ -116,9 +121,27 @@ class Pool:
     async def _asked(
         self, model: str, call: Call, size: int, work: Callable[[Group], Awaitable[T]]
     ) -> T:
+        if call.lane is Lane.BULK and self._roster.entry(model).twin is not None:
+            try:
+                async with asyncio.timeout(TWIN_SECONDS) as patience:
+                    return await self._tried(model, call, size, work, by_twin=True)
+            except TimeoutError:
+                if not patience.expired():
+                    raise
+        return await self._tried(model, call, size, work)
+
+    async def _tried(
+        self,
+        model: str,
+        call: Call,
+        size: int,
+        work: Callable[[Group], Awaitable[T]],
+        *,
+        by_twin: bool = False,
+    ) -> T:
         attempt = 0
         while True:
-            async with self._use(model, call, size) as group:
+            async with self._use(model, call, size, by_twin=by_twin) as group:
                 try:
                     return await work(group)
                 except ModelFailed as error:
@@ -129,11 +152,13 @@ class Pool:
         return self._director.groups[key]
 
     @contextlib.asynccontextmanager
-    async def _use(self, model: str, call: Call, size: int = 1) -> AsyncIterator[Group]:
+    async def _use(
+        self, model: str, call: Call, size: int = 1, *, by_twin: bool = False
+    ) -> AsyncIterator[Group]:
         """Admission and the door. Size 0, a count beside other work, takes no place in the queue: a
         request that was admitted must not be refused over the count of its own tokens."""
         entry = self._roster.entry(model)
-        key = entry.twin if entry.twin is not None and call.lane is Lane.BULK else entry.key
+        key = entry.twin if by_twin and entry.twin is not None else entry.key
         group = self._director.group(key)
         limit, places = entry.served.max_pending, min(size, 1)
         if places and entry.pending >= limit:
