@@ -15,7 +15,7 @@ from tests.conformance.subjects import LAYERS, LONG, NARROW, SLOW, TALK, Subject
 ENDS = {RESULT, "model_failed", "shutting_down", "overloaded"}
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 async def _nothing_left() -> AsyncIterator[None]:
     async with leaving_nothing():
         yield
@@ -28,7 +28,7 @@ async def spoken(subject: Subject, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", LAYERS)
-async def test_shutdown_under_load(name: str, tmp_path: Path, _nothing_left: None) -> None:
+async def test_shutdown_under_load(name: str, tmp_path: Path) -> None:
     """Streams, texts that are computed, texts that wait, and a model that is being loaded."""
     async with LAYERS[name](configured(tmp_path)) as subject:
         works = [spoken(subject, LONG) for _ in range(3)]
@@ -45,7 +45,7 @@ async def test_shutdown_under_load(name: str, tmp_path: Path, _nothing_left: Non
 
 
 @pytest.mark.parametrize("name", ["pool", "remote"])
-async def test_who_comes_too_late_is_told(name: str, tmp_path: Path, _nothing_left: None) -> None:
+async def test_who_comes_too_late_is_told(name: str, tmp_path: Path) -> None:
     async with LAYERS[name](configured(tmp_path)) as subject:
         assert await outcome(subject.ask("x")) == RESULT
     assert await outcome(subject.ask("x")) in ("shutting_down", "model_failed")

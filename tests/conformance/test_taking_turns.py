@@ -8,7 +8,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
@@ -149,9 +149,11 @@ async def test_bulk_work_neither_starves_nor_is_starved(tmp_path: Path) -> None:
         assert asked >= 3, "queries went in between"
 
 
-@pytest.fixture
-def _dying(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The first worker dies at the moment when its load has ended and nobody has told of it."""
+async def test_a_worker_that_dies_as_its_load_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """llama-swap#38: never starts again, because the state says that it runs. The first worker is
+    killed when its load has ended and the arbiter has not been told yet."""
     victims: list[int] = []
     put = Profiles.put
 
@@ -164,11 +166,6 @@ def _dying(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
             time.sleep(0.3)  # in a thread; the loop hears of it meanwhile
 
     monkeypatch.setattr(Profiles, "put", kill_and_put)
-    return iter([victims])
-
-
-async def test_a_worker_that_dies_as_its_load_ends(tmp_path: Path, _dying: object) -> None:
-    """llama-swap#38: never starts again, because the state says that it runs."""
     async with Pool(configured(tmp_path)) as pool:
         first = await outcome(pool.embed("vectors", ["x"], "query"))
         assert first in (RESULT, "model_failed")

@@ -120,7 +120,13 @@ def _rerank(body: dict[str, Any]) -> Response:
 def serving() -> Iterator[Upstream]:
     upstream = Upstream()
     config = uvicorn.Config(
-        upstream.app(), host="127.0.0.1", port=0, log_level="error", ws="none", lifespan="off"
+        upstream.app(),
+        host="127.0.0.1",
+        port=0,
+        log_level="error",
+        ws="none",
+        lifespan="off",
+        timeout_keep_alive=1,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

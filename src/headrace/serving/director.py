@@ -141,7 +141,7 @@ class Director:
     # Groups -------------------------------------------------------------------------------------
 
     def group(self, key: str) -> Group:
-        """Raises `ShuttingDown`, so that who asks again at the end gets no door that never opens."""
+        """Raises `ShuttingDown`: who asks again at the end gets no door that never opens."""
         if self._stopped:
             raise _over()
         return self.groups[key]

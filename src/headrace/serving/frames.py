@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
-from headrace.errors import ModelFailed
+from headrace.errors import BadRequest, ModelFailed
 
 MAX_FRAME = 256 * 1024 * 1024
 _HEAD = 4
@@ -22,9 +22,13 @@ In = TypeVar("In")
 
 
 def frame(message: msgspec.Struct) -> bytearray:
-    """Raises `ModelFailed` for a message that the other end would refuse."""
+    """Raises `ModelFailed` for a message that the other end would refuse, `BadRequest` for a text
+    that is none: a typed error, so that a batch is split and its other texts are computed."""
     made = bytearray(_HEAD)
-    _encoder.encode_into(message, made, _HEAD)
+    try:
+        _encoder.encode_into(message, made, _HEAD)
+    except UnicodeEncodeError as error:
+        raise BadRequest(f"a text holds half a character: {error}") from error
     size = len(made) - _HEAD
     if size > MAX_FRAME:
         raise ModelFailed(f"a message of {size} bytes is over the limit of {MAX_FRAME}")

@@ -57,10 +57,13 @@ class Link(asyncio.Protocol, Generic[In, Out]):
 
     def send(self, message: Out) -> None:
         """Queue a message; nobody waits. Dropped where the link has ended, as `lost` tells.
-        Raises `BadRequest` if it has more than `MAX_MESSAGE` bytes."""
+        Raises `BadRequest` if it has more than `MAX_MESSAGE` bytes, or a text that is none."""
         if not self.open:
             return
-        body = self._encoder.encode(message)
+        try:
+            body = self._encoder.encode(message)
+        except UnicodeEncodeError as error:
+            raise BadRequest(f"a text holds half a character: {error}") from error
         if len(body) > MAX_MESSAGE:
             raise BadRequest(
                 f"a message of {len(body)} bytes is over the limit of {MAX_MESSAGE}; send less "
