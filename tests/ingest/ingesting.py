@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.serving.catalogue import model_specs
 from headrace.config.options import Config
 from headrace.engines.base import Vectors
 from headrace.errors import ModelFailed
@@ -15,6 +14,7 @@ from headrace.ingest.jobs import Jobs
 from headrace.ingest.outcomes import Report
 from headrace.retrieval.collections import Collections
 from headrace.retrieval.embedded import EmbeddedIndex
+from headrace.serving.catalogue import model_specs
 from headrace.serving.local import LocalModels
 from headrace.types import USER, Call, EmbedKind
 
