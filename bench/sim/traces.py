@@ -1,13 +1,14 @@
 """Traces of requests: generated from a seed, or recorded by a server.
 
-A recorded trace is a file of JSON lines, one a request, in order of arrival:
+A recorded trace (option `server.trace_file`) is a file of JSON lines, one a request:
 
-    {"at": 12.5, "model": "e5", "lane": "interactive", "size": 1, "cycle": "c7",
-     "then": ["reranker", "llm"], "work": 0.02, "waited": 0.0}
+    {"at": 12.5, "model": "e5", "role": "embedder", "lane": "interactive", "size": 1,
+     "cycle": "c7", "then": ["reranker", "llm"], "work": 0.02, "waited": 0.0}
 
-`at` is seconds from the start, `work` seconds of computing on the seat it had, `waited` seconds at
-the door. A request whose cycle was seen before arrives as long after the end of the cycle's last
-one as it did when it was recorded: what it waits now delays what follows.
+A model that the simulated machine does not have is played by the one of its role. `at` is seconds
+from the start, `work` seconds of computing on the seat it had, `waited` seconds at the door. A
+request whose cycle was seen before arrives as long after the end of the cycle's last one as it did
+when it was recorded: what it waits now delays what follows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.sim.machine import Machine, flexible, host_only, laptop, workstation
@@ -45,27 +46,42 @@ class Trace:
 
 def read(path: Path, machine: Machine) -> Trace:
     """A recorded trace. Raises `ValueError` with the line's number."""
-    jobs: list[Job] = []
-    last: dict[str, tuple[int, float]] = {}
+    rows: list[tuple[Job, float]] = []  # with the seconds it waited
+    played: dict[str, str] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            at, work = float(row["at"]), float(row["work"])
-            cycle, model = row.get("cycle", ""), row["model"]
+            model = played[row["model"]] = _player(row["model"], row.get("role", ""), machine)
             lane, size = Lane(row.get("lane", "interactive")), int(row.get("size", 1))
-            then, waited = tuple(row.get("then", ())), float(row.get("waited", 0.0))
+            cycle, then = row.get("cycle", ""), tuple(row.get("then", ()))
+            job = Job(float(row["at"]), model, float(row["work"]), lane, size, cycle, then)
+            rows.append((job, float(row.get("waited", 0.0))))
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}, line {number}: {error!r}") from error
-        if model not in machine.models:
-            raise ValueError(f"{path}, line {number}: no model {model!r} on {machine.name}")
-        after, ended = last.get(cycle, (None, 0.0)) if cycle else (None, 0.0)
-        start = max(0.0, at - ended) if after is not None else at
-        jobs.append(Job(start, model, work, lane, size, cycle, then, after))
-        if cycle:
-            last[cycle] = (len(jobs) - 1, at + waited + work)
+            raise ValueError(f"{path}, line {number}: {error}") from error
+    rows.sort(key=lambda one: one[0].at)  # they were written as they ended
+    jobs: list[Job] = []
+    last: dict[str, tuple[int, float]] = {}
+    for job, waited in rows:
+        then = tuple(played.get(name, name) for name in job.then)
+        after, ended = last.get(job.cycle, (None, 0.0)) if job.cycle else (None, 0.0)
+        start = max(0.0, job.at - ended) if after is not None else job.at
+        jobs.append(replace(job, at=start, then=then, after=after))
+        if job.cycle:
+            last[job.cycle] = (len(jobs) - 1, job.at + waited + job.work)
     return Trace(path.name, machine, tuple(jobs))
+
+
+def _player(model: str, role: str, machine: Machine) -> str:
+    """Who plays a recorded model."""
+    name = model if model in machine.models else _ROLES.get(role, "")
+    if name not in machine.models:
+        raise ValueError(f"no model {model!r} on {machine.name}, and none of its role")
+    return name
+
+
+_ROLES = {"generator": "llm", "embedder": "embedder", "reranker": "reranker"}
 
 
 # Generated ---------------------------------------------------------------------------------------

@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from bench.sim import traces
+from bench.sim.machine import laptop
 from tests.engines import tiny_encoder
 
-from headrace.config.options import Config, DeviceOptions, ModelOptions
+from headrace.config.options import Config, DeviceOptions, ModelOptions, ServerOptions
 from headrace.errors import (
     ConfigError,
     DeadlineExceeded,
@@ -270,3 +272,21 @@ async def test_bulk_work_of_an_encoder_has_a_worker_of_the_lowest_priority(
         async with asyncio.timeout(20):
             assert np.array_equal(await pool.embed("tiny", ["a b"], "passage", call=BULK), people)
         os.kill(twin, signal.SIGCONT)
+
+
+async def test_a_recording_can_be_replayed(tmp_path: Path) -> None:
+    file = tmp_path / "trace.jsonl"
+    config = configured(
+        tmp_path, vector=model(Role.EMBEDDER), talk=model(Role.GENERATOR)
+    ).model_copy(update={"server": ServerOptions(trace_file=file)})
+    async with Pool(config) as pool:
+        await pool.embed("vector", ["a", "b"], "query", call=Call(cycle="c", then=("talk",)))
+        stream = pool.generate(
+            "talk", [Message("user", "secret")], GenerateParams(), call=Call(cycle="c")
+        )
+        assert [delta async for delta in stream]
+    assert "secret" not in file.read_text()
+    first, second = traces.read(file, laptop()).jobs
+    assert (first.model, first.size, first.then) == ("embedder", 2, ("llm",))
+    assert (second.model, second.after) == ("llm", 0)
+    assert first.work > 0

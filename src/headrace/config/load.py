@@ -207,7 +207,10 @@ def _from_folder(config: Config, base: Path) -> Config:
         source = f"file:{absolute(Path(rest))}" if kind == "file" else model.source
         python = absolute(model.python) if model.python else None
         models[name] = model.model_copy(update={"source": source, "python": python})
+    trace = config.server.trace_file
+    server = {"trace_file": absolute(trace) if trace else None}
     update = {
+        "server": config.server.model_copy(update=server),
         "data_dir": absolute(config.data_dir),
         "cache_dir": absolute(config.cache_dir),
         "models": models,

@@ -135,6 +135,12 @@ class ServerOptions(Options):
         description="How long a connection may be idle between two requests.",
         json_schema_extra=RESTART,
     )
+    trace_file: Path | None = Field(
+        None,
+        description="File to which every request of a model is added, without its text, to be "
+        "replayed by `bench/simulate_arbiter.py --trace`; empty: none.",
+        json_schema_extra=RESTART,
+    )
     stall_seconds: float = Field(
         60.0,
         gt=0,

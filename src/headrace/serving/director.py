@@ -45,6 +45,7 @@ from headrace.serving.census import Census
 from headrace.serving.group import Group
 from headrace.serving.memory import Gpus
 from headrace.serving.profiles import MIB, Profiles, measured, outgrown
+from headrace.serving.recorder import Recorder
 from headrace.serving.status import Decision
 from headrace.types import Call
 
@@ -70,7 +71,7 @@ class Director:
     """Groups of workers by key; a key is a model's name, or a name with a suffix for its bulk twin
     or its next version. What is measured goes to `profiles`."""
 
-    def __init__(self, profiles: Profiles) -> None:
+    def __init__(self, profiles: Profiles, recorder: Recorder | None = None) -> None:
         self.state = State()
         self.groups: dict[str, Group] = {}
         self.decisions: deque[Decision] = deque(maxlen=1000)
@@ -79,6 +80,7 @@ class Director:
         """How often a model was refused, by key."""
         self.gpus = Gpus.found()
         self._profiles = profiles
+        self._recorder = recorder
         self._errors: dict[str, str] = {}
         self._retired: set[str] = set()
         self._lost: dict[str, HeadraceError] = {}
@@ -106,6 +108,8 @@ class Director:
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(group.leave() for group in self.groups.values()))
         self.groups.clear()
+        if self._recorder is not None:
+            await asyncio.to_thread(self._recorder.flush)
         for door in self._doors.values():
             if not door.done():
                 door.set_exception(_over())
@@ -118,6 +122,9 @@ class Director:
         request = next(self._requests)
         door: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._doors[request] = door
+        if self._recorder is not None:
+            role = self.groups[key].spec.role
+            self._recorder.arrived(_now(), request, key, role, call, size)
         self.tell(Arrived(_now(), request, key, call.lane, size, call.cycle, call.then))
         try:
             if not door.done():
@@ -125,7 +132,9 @@ class Director:
                     await asyncio.wait((door,))
             door.result()
         except BaseException as error:
-            self.leave(request, key)
+            if self._recorder is not None:
+                self._recorder.refused(request)
+            self.tell(Ended(_now(), request, key))
             if isinstance(error, TimeoutError):
                 raise DeadlineExceeded(
                     f"the request's time was over before model {key!r} was ready"
@@ -133,9 +142,13 @@ class Director:
             raise
         finally:
             del self._doors[request]
+        if self._recorder is not None:
+            self._recorder.admitted(_now(), request)
         return request
 
     def leave(self, request: int, key: str) -> None:
+        if self._recorder is not None:
+            self._recorder.ended(_now(), request)
         self.tell(Ended(_now(), request, key))
 
     # Groups -------------------------------------------------------------------------------------
@@ -311,6 +324,8 @@ class Director:
         time, its size is a guess: one that passes a limit is stopped."""
         while True:
             found = await asyncio.to_thread(census.take, self._pids(), self.gpus)
+            if self._recorder is not None:
+                await asyncio.to_thread(self._recorder.flush)
             self.measured = found.total
             if not self._moving:
                 self._tell_measured(found)

@@ -23,6 +23,7 @@ from headrace.serving.arbiter_types import Place
 from headrace.serving.director import Director
 from headrace.serving.group import Group
 from headrace.serving.profiles import Profiles
+from headrace.serving.recorder import Recorder
 from headrace.serving.roster import Entry, Roster
 from headrace.serving.status import Decision, DeviceStatus, ModelStatus
 from headrace.types import USER, Call, Delta, EmbedKind, GenerateParams, Lane, Message
@@ -43,7 +44,9 @@ class Pool:
 
     def __init__(self, config: Config, *, twins: bool = False) -> None:
         profiles = Profiles(config.cache_dir)
-        self._director = Director(profiles)
+        trace = config.server.trace_file
+        recorder = Recorder(trace, time.monotonic()) if trace is not None else None
+        self._director = Director(profiles, recorder)
         self._roster = Roster(config, self._director, profiles, twins=twins)
         self._keeping: asyncio.Task[None] | None = None
 
