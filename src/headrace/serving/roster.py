@@ -177,6 +177,8 @@ class Roster:
         model = director.state.models.get(key)
         if model is None:
             raise ModelFailed(f"model {key!r} was removed from the configuration meanwhile")
+        if model.place is place:
+            return
         if director.refusals[key] > refused:
             raise ConfigError(director.reason(key))
         if model.failures > failures:
