@@ -31,7 +31,7 @@ from headrace.config.options import ModelOptions
 from headrace.serving.pool import Pool
 from headrace.types import Call, GenerateParams, Message, Role
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 ENGINES = ("echo", "onnx", "llamacpp", "openai")
 FAILED, LATE = "model_failed", "deadline_exceeded"

@@ -43,7 +43,7 @@ from tests.conformance.subjects import (
 from headrace.serving import roster
 from headrace.types import Call, Role
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 FAILED, LATE, FULL = "model_failed", "deadline_exceeded", "overloaded"
 ADMITTING = [name for name in LAYERS if name != "groups"]

@@ -11,6 +11,8 @@ import pytest
 from tests.conformance.harness import RESULT, leaving_nothing, outcome, until
 from tests.conformance.subjects import LAYERS, LONG, NARROW, SLOW, TALK, Subject, configured
 
+pytestmark = pytest.mark.slow
+
 # What a request may be told: its model went, the server goes, or (HTTP) the way there is closed.
 ENDS = {RESULT, "model_failed", "shutting_down", "overloaded"}
 

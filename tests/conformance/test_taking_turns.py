@@ -23,6 +23,8 @@ from headrace.serving.pool import Pool
 from headrace.serving.profiles import Profiles
 from headrace.types import BULK, GenerateParams, Message, Role
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 
 
