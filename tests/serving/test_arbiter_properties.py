@@ -247,3 +247,31 @@ TestAnything.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+
+def test_an_order_that_has_no_room_to_park_is_refused_and_keeps_nobody_waiting() -> None:
+    """Found by the machine above: weights may take more room in the host's memory than a GPU."""
+
+    def profile(size: int, parked: int) -> Profile:
+        sizes: dict[str, Sizes] = {"cpu": {"host": size}}
+        return Profile(sizes, sizes, {"host": parked}, {"cpu": 0.5}, {"cpu": 0.1})
+
+    state, now = State(), 0.0
+    settings = {name: Setting(device="cpu") for name in "ab"}
+    events: list[Event] = [
+        Measured(now, {}, {"host": 0}),
+        Configured(now, {"host": 1000}, settings, {"a": profile(50, 300), "b": profile(900, 10)}),
+        Arrived(now, 1, "a"),
+        Moved(now, "a", Place.SERVING, {"host": 50}),
+        Ended(now, 1, "a"),
+        Arrived(now, 2, "b"),
+        Moved(now, "b", Place.SERVING, {"host": 900}),
+    ]
+    for event in events:
+        state, _ = decide(state, event)
+    state, effects = decide(state, Ordered(now, "a", Place.PARKED))
+    assert [(one.request, one.model) for one in effects if isinstance(one, Refuse)] == [
+        (NOBODY, "a")
+    ]
+    _, effects = decide(state, Arrived(now, 3, "a"))
+    assert effects == (Admit(3, "a", "cpu"),)

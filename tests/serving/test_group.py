@@ -40,8 +40,19 @@ async def made(
     assert children() == []
 
 
+_OTHERS: set[int] = set()
+"""Children of this process that are none of a test's: helpers of the standard library."""
+
+
+@pytest.fixture(autouse=True)
+def _before() -> None:
+    _OTHERS.clear()
+    _OTHERS.update(children())
+
+
 def children() -> list[int]:
-    return [one.pid for one in psutil.Process().children() if one.status() != "zombie"]
+    living = [one.pid for one in psutil.Process().children() if one.status() != "zombie"]
+    return [pid for pid in living if pid not in _OTHERS]
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.errors import ModelFailed
 from headrace.serving.arbiter_draft import (
     ON_THE_WAY_OUT,
     Draft,
@@ -46,6 +47,7 @@ from headrace.serving.arbiter_types import (
     Event,
     ModelState,
     Place,
+    Refuse,
     Sizes,
     State,
     Waiting,
@@ -69,8 +71,9 @@ def decide(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
        until its next trial, 4.3 for one that can never fit.
     5. *Let in.* Open doors let in all who wait, unless a `flex` encoder on the processor now has
        work enough to move to a GPU.
-    6. *Leave.* Idle models go that 6.1 are removed, 6.2 an operator ordered out, 6.3 are on a seat
-       where they may not be any more, 6.4 give back after use. The first three close their doors.
+    6. *Leave.* Idle models go that 6.1 are removed, 6.2 an operator ordered out (refused if there
+       is no room to park), 6.3 are on a seat where they may not be any more, 6.4 give back after
+       use. The first three close their doors.
     7. *Over the limit.* If a limit is passed (a model grew, the limit was lowered), the cheapest
        idle models leave; if there are none, the cheapest busy one closes its door.
     8. *Needs*, the most urgent first: 8.1 one that waits out a pause or is on its way waits. 8.2
@@ -258,13 +261,25 @@ def _leave(draft: Draft) -> None:
         elif model.order is Place.GONE:  # 6.2
             _out(draft, name, Place.GONE, "an operator ordered it")
         elif model.order is Place.PARKED and model.place is Place.SERVING:
-            _out(draft, name, Place.PARKED, "an operator ordered it")
+            if not model.active and (lack := draft.lack_to_park(name)):
+                _refuse_to_park(draft, name, lack)
+            else:
+                _out(draft, name, Place.PARKED, "an operator ordered it")
         elif model.place is Place.SERVING and model.seat not in seats(model):  # 6.3
             _out(draft, name, Place.GONE, f"it may not run on {model.seat!r} any more")
         elif _is_used_up(draft, name):  # 6.4
             cheap = min(draft.ways_out(name), key=lambda way: way.price, default=None)
             if cheap is not None:
                 draft.put_out(name, cheap.place, "it gives its room back after use")
+
+
+def _refuse_to_park(draft: Draft, name: str, lack: Sizes) -> None:
+    """An order that cannot be done keeps nobody waiting at the door."""
+    device, size = max(lack.items(), key=lambda item: item[1])
+    reason = f"parking it takes {mib(size)} MiB more of {device} than is free; it can be ended"
+    draft.effects.append(Refuse(NOBODY, name, ModelFailed.code, reason, {"lack_mib": mib(size)}))
+    draft.change(name, order=None, closed="")
+    draft.admit(name)
 
 
 def _is_used_up(draft: Draft, name: str) -> bool:

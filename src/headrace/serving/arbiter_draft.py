@@ -200,14 +200,17 @@ class Draft:
         self.change(name, place=Place.LOADING, seat=seat, since=self.at, closed="")
         self.effects.append(Load(name, seat, reserve, reason, numbers))
 
+    def lack_to_park(self, name: str) -> Sizes:
+        """What is missing of each device for the weights to stay in the host's memory."""
+        return self.ledger.lack(growth(self.ledger.of(name), self.models[name].profile.parked))
+
     def put_out(self, name: str, place: Place, reason: str, **numbers: float) -> bool:
         """Park or exit; False if parking must wait for room in the host's memory."""
         if place is Place.PARKED:
-            model = self.models[name]
-            held = self.ledger.of(name)
-            if self.ledger.lack(growth(held, model.profile.parked)):
+            if self.lack_to_park(name):
                 return False
-            self.ledger.book(name, larger(held, model.profile.parked))
+            held = self.ledger.of(name)
+            self.ledger.book(name, larger(held, self.models[name].profile.parked))
             self.effects.append(Park(name, reason, numbers))
             self.change(name, place=Place.PARKING, since=self.at)
         else:
