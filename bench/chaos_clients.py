@@ -7,8 +7,8 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -129,19 +129,21 @@ class Client:
         }
         headers = {"X-Deadline-Ms": "3000"} if self._random.random() < 0.2 else {}
         got = 0
-        async for event in self._events("/v1/chat/completions", body, headers):
-            got += 1
-            if stop and got >= 3:
-                return "left"
-            if event is None:
-                return None
+        async with aclosing(self._events("/v1/chat/completions", body, headers)) as events:
+            async for event in events:
+                got += 1
+                if stop and got >= 3:
+                    return "left"
+                if event is None:
+                    return None
         raise Refused("a stream without an end")
 
     async def answer(self) -> str | None:
         body = {"collection": COLLECTION, "question": f"When does the market {self._text(4)} open?"}
-        async for event in self._events("/api/rag/chat", body, {}):
-            if event and event.get("type") == "done":
-                return None
+        async with aclosing(self._events("/api/rag/chat", body, {})) as events:
+            async for event in events:
+                if event and event.get("type") == "done":
+                    return None
         raise Refused("a stream without an end")
 
     async def embed(self) -> None:
@@ -191,7 +193,7 @@ class Client:
 
     async def _events(
         self, path: str, body: dict[str, Any], headers: dict[str, str]
-    ) -> AsyncIterator[dict[str, Any] | None]:
+    ) -> AsyncGenerator[dict[str, Any] | None]:
         """The events of a stream; None for the end that OpenAI's protocol has."""
         async with self._http.stream("POST", path, json=body, headers=headers) as answer:
             if answer.is_error:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 
 import pytest
-
 from bench.chaos import TOLERANCE_MIB, torment
 
 pytestmark = pytest.mark.slow
