@@ -173,10 +173,11 @@ async def _at_rest(running: Running, ledger: Ledger) -> tuple[float, int]:
             await asyncio.sleep(0.5)
         ledger.violations += [f"{REST_SECONDS:.0f} s later: {what}" for what in trouble]
         probe = Client(CLIENTS, 0, running.url, ledger, lambda _: False)
-        for ask in (probe.search, probe.answer, probe.rerank, probe.session):
-            ended = await probe.ended(ask.__name__, ask)
-            if ended != "result":
-                ledger.violations.append(f"afterwards {ask.__name__} ended with {ended}")
+        async with probe.http:
+            for ask in (probe.search, probe.answer, probe.rerank, probe.session):
+                ended = await probe.ended(ask.__name__, ask)
+                if ended != "result":
+                    ledger.violations.append(f"afterwards {ask.__name__} ended with {ended}")
     return off, loads
 
 

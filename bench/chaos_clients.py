@@ -65,7 +65,7 @@ class Client:
         self._number = number
         self._ledger = ledger
         self._killed = killed
-        self._http = httpx.AsyncClient(base_url=url, timeout=BOUND_SECONDS * 2)
+        self.http = httpx.AsyncClient(base_url=url, timeout=BOUND_SECONDS * 2)
         self._words = 0
 
     async def work(self, over: asyncio.Event) -> None:
@@ -79,7 +79,7 @@ class Client:
             (3, self.rerank),
         ]
         weights = [weight for weight, _ in kinds]
-        async with self._http:
+        async with self.http:
             while not over.is_set():
                 (_, ask) = self._random.choices(kinds, weights)[0]
                 await self.ended(ask.__name__, ask)
@@ -165,14 +165,14 @@ class Client:
         try:
             await self._search({"X-Session": opened})
         finally:
-            await self._checked(await self._http.delete(f"/api/sessions/{opened}"))
+            await self._checked(await self.http.delete(f"/api/sessions/{opened}"))
 
     async def upload(self) -> None:
         name = f"{self._number}-{self._random.randrange(3)}.md"
         content = f"# Market\n\nThe market of {self._text(30)} opens at six.\n"
         files = {"files": (name, content.encode(), "text/markdown")}
         path = f"/api/collections/{COLLECTION}/documents"
-        await self._checked(await self._http.post(path, files=files))
+        await self._checked(await self.http.post(path, files=files))
 
     # How ----------------------------------------------------------------------------------------
 
@@ -184,7 +184,7 @@ class Client:
     async def _post(
         self, path: str, body: dict[str, Any], headers: dict[str, str] | None = None
     ) -> Any:
-        return await self._checked(await self._http.post(path, json=body, headers=headers))
+        return await self._checked(await self.http.post(path, json=body, headers=headers))
 
     async def _checked(self, answer: httpx.Response) -> Any:
         if answer.is_success:
@@ -195,7 +195,7 @@ class Client:
         self, path: str, body: dict[str, Any], headers: dict[str, str]
     ) -> AsyncGenerator[dict[str, Any] | None]:
         """The events of a stream; None for the end that OpenAI's protocol has."""
-        async with self._http.stream("POST", path, json=body, headers=headers) as answer:
+        async with self.http.stream("POST", path, json=body, headers=headers) as answer:
             if answer.is_error:
                 await answer.aread()
                 raise Refused(_code(answer))

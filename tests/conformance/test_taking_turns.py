@@ -18,6 +18,7 @@ from tests.conformance.subjects import configured, http, models
 
 from headrace.config.options import Config, DeviceOptions, ModelOptions
 from headrace.errors import ConfigError
+from headrace.serving import arbiter_events
 from headrace.serving.arbiter_types import Place
 from headrace.serving.pool import Pool
 from headrace.serving.profiles import Profiles
@@ -173,6 +174,26 @@ async def test_a_worker_that_dies_as_its_load_ends(
         first = await outcome(pool.embed("vectors", ["x"], "query"))
         assert first in (RESULT, "model_failed")
         assert await outcome(pool.embed("vectors", ["y"], "query")) == RESULT
+
+
+async def test_a_crash_does_not_make_the_server_unready_and_failing_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A balancer sends nothing to a server that is not ready: if only a request could make it ready
+    again, it never would be (vllm#39863 the other way round: /readyz must tell of what cannot
+    serve)."""
+    monkeypatch.setattr(arbiter_events, "FIRST_PAUSE", 0.1)
+    async with http(configured(tmp_path)) as subject:
+        assert await outcome(subject.ask("x")) == RESULT
+        async with subject.client() as client:
+            assert await outcome(subject.ask("boom")) == "model_failed"
+            assert (await client.get("/readyz")).status_code == 200
+            while (await client.get("/readyz")).status_code == 200:
+                assert await outcome(subject.ask("boom")) == "model_failed"
+            shown = (await client.get("/readyz")).json()
+            assert "times in a row" in shown["problems"][0]
+            assert (await client.get("/healthz")).status_code == 200
+            assert await outcome(subject.ask("refused at once")) == "model_failed"
 
 
 async def test_a_model_removed_while_it_is_ordered(tmp_path: Path) -> None:

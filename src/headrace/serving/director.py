@@ -22,6 +22,7 @@ from headrace.engines.base import ModelSpec
 from headrace.errors import DeadlineExceeded, HeadraceError, ModelFailed, ShuttingDown, by_code
 from headrace.serving import census
 from headrace.serving.arbiter import decide
+from headrace.serving.arbiter_draft import OPEN_CIRCUIT
 from headrace.serving.arbiter_types import (
     Admit,
     Arrived,
@@ -81,7 +82,7 @@ class Director:
         self.gpus = Gpus.found()
         self._profiles = profiles
         self._recorder = recorder
-        self._errors: dict[str, str] = {}
+        self._errors: dict[str, MoveFailed] = {}
         self._retired: set[str] = set()
         self._lost: dict[str, HeadraceError] = {}
         self._stopped_at: dict[str, int] = {}  # bytes that a load had taken, by key
@@ -168,12 +169,21 @@ class Director:
         self._retired.add(key)
 
     def problem(self, key: str) -> str:
-        """Why a model cannot serve; empty if it can."""
-        failures = self.state.models[key].failures
+        """Why a model cannot serve; empty if it can. A worker that died is no reason, for the next
+        request starts another, unless it failed so often that its circuit is open; a balancer that
+        waits for this server to be ready sends no request."""
+        model, last = self.state.models[key], self._errors.get(key)
+        crashed = last is not None and last.code == ModelFailed.code
+        shut = model.failures >= OPEN_CIRCUIT and _now() < model.retry_at
+        return self.failure(key) if model.failures and (shut or not crashed) else ""
+
+    def failure(self, key: str) -> str:
+        """How a model failed last; empty if it has succeeded since."""
+        failures, last = self.state.models[key].failures, self._errors.get(key)
         if not failures:
             return ""
         times = f" ({failures} times in a row)" if failures > 1 else ""
-        return f"{self._errors.get(key, 'its worker failed')}{times}"
+        return f"{last.message if last else 'its worker failed'}{times}"
 
     def reason(self, key: str) -> str:
         """Of the last decision about a model."""
@@ -278,7 +288,7 @@ class Director:
 
     def _failed(self, event: MoveFailed) -> None:
         log.warning("model %s: %s", event.model, event.message)
-        self._errors[event.model] = event.message
+        self._errors[event.model] = event
         self.tell(event)
 
     async def _bring(self, effect: Load) -> Event:

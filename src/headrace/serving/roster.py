@@ -182,7 +182,7 @@ class Roster:
         if director.refusals[key] > refused:
             raise ConfigError(director.reason(key))
         if model.failures > failures:
-            raise ModelFailed(director.problem(key))
+            raise ModelFailed(director.failure(key))
         if model.order is not None:
             raise ModelFailed(f"model {key!r} was ordered to be {model.order} meanwhile")
 
