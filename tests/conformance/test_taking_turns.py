@@ -60,9 +60,10 @@ def loads(pool: Pool) -> int:
     return sum(decision.what == "load" for decision in pool.decisions())
 
 
+@pytest.mark.slow
 async def test_a_load_does_not_hold_up_requests_for_loaded_models(tmp_path: Path) -> None:
     """ollama#14578, #5724: head-of-line blocking while another model loads."""
-    config = configured(tmp_path, heavy=embedder("load=3"))
+    config = configured(tmp_path, heavy=embedder("load=1"))
     async with Pool(config) as pool:
         await pool.embed("vectors", ["x"], "query")
         heavy = asyncio.create_task(outcome(pool.embed("heavy", ["x"], "query")))
@@ -77,9 +78,10 @@ def _place(pool: Pool, model: str) -> Place:
     return next(status.place for status in pool.states() if status.name == model)
 
 
+@pytest.mark.slow
 async def test_health_answers_while_a_model_is_stuck(tmp_path: Path) -> None:
     """FastChat#3833, vllm PR#38157: /health waits behind a model; vllm#39863: it lies."""
-    config = configured(tmp_path, stuck=embedder("load=2"))
+    config = configured(tmp_path, stuck=embedder("load=1.2"))
     async with http(config) as subject:
         stuck = asyncio.create_task(outcome(subject.ask("x", model="stuck")))
         waiting = [asyncio.create_task(outcome(subject.ask("stall"))) for _ in range(4)]
@@ -176,13 +178,14 @@ async def test_a_worker_that_dies_as_its_load_ends(
         assert await outcome(pool.embed("vectors", ["y"], "query")) == RESULT
 
 
+@pytest.mark.slow
 async def test_a_crash_does_not_make_the_server_unready_and_failing_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A balancer sends nothing to a server that is not ready: if only a request could make it ready
     again, it never would be (vllm#39863 the other way round: /readyz must tell of what cannot
     serve)."""
-    monkeypatch.setattr(arbiter_events, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(arbiter_events, "FIRST_PAUSE", 0.2)  # longer than it takes to look
     async with http(configured(tmp_path)) as subject:
         assert await outcome(subject.ask("x")) == RESULT
         async with subject.client() as client:
@@ -196,9 +199,10 @@ async def test_a_crash_does_not_make_the_server_unready_and_failing_does(
             assert await outcome(subject.ask("refused at once")) == "model_failed"
 
 
+@pytest.mark.slow
 async def test_a_model_removed_while_it_is_ordered(tmp_path: Path) -> None:
     """The order ends, and so does everything else that waited for the arbiter."""
-    config = configured(tmp_path, heavy=embedder("load=1.5"))
+    config = configured(tmp_path, heavy=embedder("load=1"))
     async with Pool(config) as pool:
         order = asyncio.create_task(outcome(pool.order("heavy", Place.SERVING)))
         await until(lambda: _place(pool, "heavy") is Place.LOADING, "it loads")
