@@ -69,6 +69,7 @@ class WorkerClient:
         self._ids = itertools.count(1)
         self._pending: dict[int, Awaited | Stream] = {}
         self._meter = Meter(process.pid, _gpus())
+        self._hello: wire.Hello | None = None
         self._moving: asyncio.Future[wire.FromWorker] | None = None
         self._failure: HeadraceError | None = None
         self._started = False
@@ -194,7 +195,7 @@ class WorkerClient:
 
     async def _greet(self, python: str | None) -> None:
         try:
-            hello = await self._ask(None, wire.Hello, HELLO_SECONDS, "started")
+            hello = self._hello or await self._ask(None, wire.Hello, HELLO_SECONDS, "started")
         except ModelFailed as error:
             if python is None:
                 raise
@@ -251,6 +252,8 @@ class WorkerClient:
             case wire.Hello() | wire.Loaded() | wire.Parked() | wire.Failed(id=0):
                 if self._moving is not None and not self._moving.done():
                     self._moving.set_result(message)
+                elif isinstance(message, wire.Hello):
+                    self._hello = message  # it was quicker than we are
                 return
         pending = self._pending.get(message.id)
         if pending is None:
