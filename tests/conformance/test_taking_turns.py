@@ -179,6 +179,21 @@ async def test_a_worker_that_dies_as_its_load_ends(
 
 
 @pytest.mark.slow
+async def test_a_worker_that_dies_while_it_is_parked_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """llama.cpp#28774: a model that is on its way out for ever keeps the room of all others."""
+    config = limited(tmp_path, 400, vectors=embedder("memory=50"), others=embedder("memory=50"))
+    async with Pool(config) as pool:
+        await pool.embed("vectors", ["x"], "query")
+        (worker,) = pool.processes()["vectors"]
+        os.kill(worker, signal.SIGSTOP)
+        order = asyncio.create_task(outcome(pool.order("vectors", Place.PARKED)))
+        await until(lambda: _place(pool, "vectors") is Place.PARKING, "it parks")
+        os.kill(worker, signal.SIGKILL)
+        assert await order == "model_failed"
+        assert await outcome(pool.embed("others", ["x"], "query")) == RESULT
+        assert await outcome(pool.embed("vectors", ["x"], "query")) == RESULT
+
+
 async def test_a_crash_does_not_make_the_server_unready_and_failing_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

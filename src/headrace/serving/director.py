@@ -284,7 +284,16 @@ class Director:
             else:
                 self.tell(event)
 
-        self._moving[key] = asyncio.create_task(run(), name=f"move {key}")
+        def ended(task: asyncio.Task[None]) -> None:
+            """A bug of ours in a move is a failed move: nobody may wait for its end for ever."""
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("the move of model %s broke", key, exc_info=error)
+                self._moving.pop(key, None)
+                what = f"its move broke: {type(error).__name__}: {error}"
+                self._failed(MoveFailed(_now(), key, ModelFailed.code, what))
+
+        self._moving[key] = task = asyncio.create_task(run(), name=f"move {key}")
+        task.add_done_callback(ended)
 
     def _failed(self, event: MoveFailed) -> None:
         log.warning("model %s: %s", event.model, event.message)
