@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from headrace.config.options import Config, DefaultModels, ModelOptions
+from headrace.config.model_options import DefaultModels, ModelOptions
+from headrace.config.options import Config
 from headrace.types import Role
 
 # Machines are shared: no limit on an example's time. CI runs the same examples every time; a

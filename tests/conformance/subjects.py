@@ -23,7 +23,8 @@ from tests.conformance.harness import BOUND
 from headrace.app import application
 from headrace.cli.listening import listen
 from headrace.cli.server import Server, server_options
-from headrace.config.options import Config, ModelOptions, ServerOptions
+from headrace.config.model_options import ModelOptions
+from headrace.config.options import Config, ServerOptions
 from headrace.config.origin import Origin
 from headrace.errors import ModelFailed, by_code
 from headrace.http.app import create_app

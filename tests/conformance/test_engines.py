@@ -27,7 +27,7 @@ from tests.conformance.subjects import configured
 from tests.engines import tiny_encoder, tiny_gguf
 from tests.engines.upstream import Upstream, serving
 
-from headrace.config.options import ModelOptions
+from headrace.config.model_options import ModelOptions
 from headrace.serving.pool import Pool
 from headrace.types import Call, GenerateParams, Message, Role
 

@@ -16,7 +16,8 @@ import pytest
 from tests.conformance.harness import RESULT, leaving_nothing, outcome, outcomes, until
 from tests.conformance.subjects import configured, http, models
 
-from headrace.config.options import Config, DeviceOptions, ModelOptions
+from headrace.config.model_options import ModelOptions
+from headrace.config.options import Config, DeviceOptions
 from headrace.errors import ConfigError
 from headrace.serving import arbiter_events
 from headrace.serving.arbiter_types import Place

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headrace.config.options import default_models
+from headrace.config.model_options import default_models
 from headrace.engines.base import ModelSpec
 from headrace.engines.e5_format import E5File
 from headrace.engines.onnx import OnnxEngine

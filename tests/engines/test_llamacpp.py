@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from headrace.config.options import default_models
+from headrace.config.model_options import default_models
 from headrace.engines.base import ModelSpec
 from headrace.engines.llamacpp import LlamaCppEngine
 from headrace.errors import BadRequest, ConfigError, PromptTooLong

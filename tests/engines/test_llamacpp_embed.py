@@ -11,7 +11,7 @@ import pytest
 CODE = """
 import sys
 import numpy as np
-from headrace.config.options import default_models
+from headrace.config.model_options import default_models
 from headrace.engines.base import ModelSpec
 from headrace.engines.llamacpp import LlamaCppEngine
 from headrace.types import Role

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from headrace.config.options import default_models
+from headrace.config.model_options import default_models
 from headrace.engines import encoder_files, unigram
 from headrace.engines.windows import Windows
 from headrace.errors import SourceError

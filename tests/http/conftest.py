@@ -12,7 +12,8 @@ import httpx
 import pytest
 from http_app import connect, fill, running
 
-from headrace.config.options import ApiKey, Config, DefaultModels, ModelOptions, ServerOptions
+from headrace.config.model_options import DefaultModels, ModelOptions
+from headrace.config.options import ApiKey, Config, ServerOptions
 from headrace.pipeline.services import Services
 from headrace.types import Role
 

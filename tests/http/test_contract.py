@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from http_app import Live, live
 
-from headrace.config.options import Config, DefaultModels
+from headrace.config.model_options import DefaultModels
+from headrace.config.options import Config
 from headrace.http.app import create_app
 from headrace.pipeline.services import Services
 

@@ -15,7 +15,8 @@ import openai
 import pytest
 from http_app import Live, live
 
-from headrace.config.options import Config, DefaultModels
+from headrace.config.model_options import DefaultModels
+from headrace.config.options import Config
 from headrace.serving.models import Models
 from headrace.types import Delta
 

@@ -10,7 +10,8 @@ import httpx
 import pytest
 from http_app import connect
 
-from headrace.config.options import DefaultModels, ServerOptions
+from headrace.config.model_options import DefaultModels
+from headrace.config.options import ServerOptions
 from headrace.errors import ModelFailed
 from headrace.http.app import create_app
 from headrace.pipeline.services import Services

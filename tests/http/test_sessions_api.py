@@ -12,7 +12,8 @@ import httpx
 import pytest
 from http_app import Live, connect, live
 
-from headrace.config.options import Config, DefaultModels, ServerOptions, SessionOptions
+from headrace.config.model_options import DefaultModels
+from headrace.config.options import Config, ServerOptions, SessionOptions
 from headrace.pipeline.services import Services
 
 ASK = {"model": "headrace/town", "messages": [{"role": "user", "content": "When is the market?"}]}

@@ -14,7 +14,8 @@ import httpx
 import pytest
 from http_app import Live, live
 
-from headrace.config.options import Config, DefaultModels, ServerOptions
+from headrace.config.model_options import DefaultModels
+from headrace.config.options import Config, ServerOptions
 from headrace.serving.models import Models
 from headrace.types import Delta
 

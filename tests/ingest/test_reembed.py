@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from ingesting import Place, place, with_ingest, write
 
-from headrace.config.options import CollectionOptions, Config, ModelOptions
+from headrace.config.model_options import ModelOptions
+from headrace.config.options import CollectionOptions, Config
 from headrace.errors import Busy, ConfigError, ModelFailed, StorageError, UnknownCollection
 from headrace.ingest.reembed import Reembedded, reembed
 from headrace.retrieval import derived

@@ -13,7 +13,9 @@ import pytest
 import pytest_asyncio
 
 from headrace.app import application
-from headrace.config.options import AnswerOptions, Config, DefaultModels, ModelOptions
+from headrace.config.answering import AnswerOptions
+from headrace.config.model_options import DefaultModels, ModelOptions
+from headrace.config.options import Config
 from headrace.errors import BadRequest, UnknownCollection, UnknownModel
 from headrace.pipeline.answer import answer
 from headrace.pipeline.checking import Checker

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from headrace.app import application
-from headrace.config.options import Config, DefaultModels, ModelOptions
+from headrace.config.model_options import DefaultModels, ModelOptions
+from headrace.config.options import Config
 from headrace.pipeline.answer import answer
 from headrace.pipeline.budget import FEWEST_TOKENS, Budget, until
 from headrace.pipeline.plan import AnswerRequest

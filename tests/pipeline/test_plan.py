@@ -6,14 +6,9 @@ from typing import Any
 
 import pytest
 
-from headrace.config.options import (
-    AnswerOptions,
-    CollectionOptions,
-    Config,
-    DefaultModels,
-    ModelOptions,
-    RetrievalOptions,
-)
+from headrace.config.answering import AnswerOptions, RetrievalOptions
+from headrace.config.model_options import DefaultModels, ModelOptions
+from headrace.config.options import CollectionOptions, Config
 from headrace.errors import BadRequest, UnknownModel
 from headrace.pipeline.language import language
 from headrace.pipeline.plan import AnswerRequest, make_plan

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.config.options import RetrievalOptions
+from headrace.config.answering import RetrievalOptions
 from headrace.retrieval.base import Scored
 from headrace.retrieval.fuse import convex, distinct, fuse, reciprocal_ranks
 

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from headrace.config.options import ModelOptions, RetrievalOptions
+from headrace.config.answering import RetrievalOptions
+from headrace.config.model_options import ModelOptions
 from headrace.engines.base import ModelInfo, ModelSpec, Vectors
 from headrace.errors import BadRequest, ConfigError, Overloaded, UnknownCollection
 from headrace.retrieval.base import NewChunk, chunk_key, embedding_text

@@ -18,7 +18,8 @@ from bench.sim import traces
 from bench.sim.machine import laptop
 from tests.engines import tiny_encoder
 
-from headrace.config.options import Config, DeviceOptions, ModelOptions, ServerOptions
+from headrace.config.model_options import ModelOptions
+from headrace.config.options import Config, DeviceOptions, ServerOptions
 from headrace.errors import (
     ConfigError,
     DeadlineExceeded,

@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from headrace.config.options import Config, DeviceOptions, ModelOptions
+from headrace.config.model_options import ModelOptions
+from headrace.config.options import Config, DeviceOptions
 from headrace.engines.base import ModelSpec
 from headrace.serving.catalogue import catalogue, limits, model_specs
 from headrace.serving.memory import Memory

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from headrace.config.options import Config, ModelOptions
+from headrace.config.model_options import ModelOptions
+from headrace.config.options import Config
 from headrace.errors import ModelFailed
 from headrace.serving.catalogue import model_specs
 from headrace.serving.local import LocalModels

@@ -19,7 +19,8 @@ from headrace import sources
 from headrace.cli import terminal
 
 if TYPE_CHECKING:
-    from headrace.config.options import Config, ModelOptions
+    from headrace.config.model_options import ModelOptions
+    from headrace.config.options import Config
 
 
 def is_remote(model: ModelOptions) -> bool:

@@ -31,8 +31,10 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
+from headrace.config.answering import RetrievalOptions
+from headrace.config.fields import NAME_PATTERN
 from headrace.config.load import read_text
-from headrace.config.options import NAME_PATTERN, ModelOptions, RetrievalOptions
+from headrace.config.model_options import ModelOptions
 from headrace.errors import BadRequest
 from headrace.types import Role
 

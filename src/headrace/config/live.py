@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from headrace.config.options import RESTART, Config
+from headrace.config.fields import RESTART
+from headrace.config.options import Config
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from functools import cache
 from textwrap import wrap
 from typing import Any, TypeAlias
 
-from headrace.config.options import Config, default_models
+from headrace.config.model_options import default_models
+from headrace.config.options import Config
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -237,7 +238,7 @@ _FOLDERS = {
 _DOCUMENT_HEAD = """\
 # Configuration
 
-<!-- Made by scripts/make_docs.py from src/headrace/config/options.py; do not edit. -->
+<!-- Made by scripts/make_docs.py from src/headrace/config; do not edit. -->
 
 Headrace works without a configuration file. To change something, write one:
 

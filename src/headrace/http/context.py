@@ -12,7 +12,8 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from headrace.config.options import NAME_PATTERN, Config, ServerOptions
+from headrace.config.fields import NAME_PATTERN
+from headrace.config.options import Config, ServerOptions
 from headrace.errors import BadRequest, UnknownCollection, UnknownModel
 from headrace.http.auth import Caller, Keyring, OriginGuard
 from headrace.pipeline.services import Services

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import TypeAdapter, ValidationError
 from starlette.responses import Response
 
-from headrace.config.options import Label
+from headrace.config.fields import Label
 from headrace.errors import BadRequest
 from headrace.http.context import caller_of, context_of, json_response
 from headrace.http.describe import described

@@ -14,7 +14,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from headrace.config.options import NAME_PATTERN
+from headrace.config.fields import NAME_PATTERN
 from headrace.config.origin import sync_folder
 from headrace.engines import intake
 from headrace.errors import InvalidField, StorageError

@@ -7,7 +7,8 @@ from typing import Literal
 
 import msgspec
 
-from headrace.config.options import AnswerOptions, Config, RetrievalOptions
+from headrace.config.answering import AnswerOptions, RetrievalOptions
+from headrace.config.options import Config
 from headrace.errors import BadRequest, UnknownModel
 from headrace.pipeline.followup import standalone
 from headrace.pipeline.language import language

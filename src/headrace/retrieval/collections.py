@@ -12,7 +12,7 @@ from threading import Lock
 from unicodedata import normalize
 from uuid import uuid4
 
-from headrace.config.options import NAME_PATTERN
+from headrace.config.fields import NAME_PATTERN
 from headrace.engines.base import ModelInfo
 from headrace.errors import BadRequest, ConfigError, StorageError, UnknownCollection
 from headrace.retrieval.database import translated

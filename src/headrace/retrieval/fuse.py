@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import TypeVar
 from unicodedata import normalize
 
-from headrace.config.options import RetrievalOptions
+from headrace.config.answering import RetrievalOptions
 from headrace.retrieval.base import Scored, scored
 from headrace.types import Hit
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from headrace.config.options import RetrievalOptions
+from headrace.config.answering import RetrievalOptions
 from headrace.errors import BadRequest
 from headrace.retrieval.analyze import references
 from headrace.retrieval.base import Scored

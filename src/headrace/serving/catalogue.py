@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.config.options import Config, ModelOptions, size_bytes
+from headrace.config.fields import size_bytes
+from headrace.config.model_options import ModelOptions
+from headrace.config.options import Config
 from headrace.engines.base import ModelSpec
 from headrace.serving.arbiter_types import Setting, Sizes
 from headrace.types import Role
