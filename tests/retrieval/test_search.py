@@ -14,7 +14,7 @@ from headrace.errors import BadRequest, ConfigError, Overloaded, UnknownCollecti
 from headrace.retrieval.base import NewChunk, chunk_key, embedding_text
 from headrace.retrieval.collections import Collections
 from headrace.retrieval.embedded import EmbeddedIndex
-from headrace.retrieval.search import search
+from headrace.retrieval.search import search, search_many
 from headrace.serving.local import LocalModels
 from headrace.types import ALL_ACCESS, Chunk, Document, Filter, Parsed, Role, Span
 
@@ -172,3 +172,20 @@ async def test_many_at_once_while_it_is_written(filled: EmbeddedIndex, models: L
         group.create_task(asyncio.to_thread(write))
         for _ in range(4):
             group.create_task(read())
+
+
+async def test_several_queries_at_once_find_what_each_finds_alone(
+    filled: EmbeddedIndex, models: LocalModels
+) -> None:
+    queries = ["第44条 合同", "quiet hours", "when is the rent due"]
+    for reranker in (None, "rank"):
+        together = await search_many(
+            filled, models, "embed", queries, options=OPTIONS, where=OWNER, k=2, reranker=reranker
+        )
+        for query, found in zip(queries, together, strict=True):
+            alone = await search(
+                filled, models, "embed", query, options=OPTIONS, where=OWNER, k=2, reranker=reranker
+            )
+            assert found.hits == alone.hits
+    with pytest.raises(BadRequest):
+        await search_many(filled, models, "embed", ["rent", " "], options=OPTIONS, where=OWNER, k=2)

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from msgspec.structs import replace
 
 from headrace.config.answering import RetrievalOptions
@@ -19,7 +21,7 @@ from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.retrieval.fuse import fuse, without_copies
 from headrace.retrieval.rerank import rerank
 from headrace.retrieval.snapshot import CollectionSnapshot
-from headrace.serving.models import Models
+from headrace.serving.models import Models, both, together
 from headrace.serving.paces import Paces
 from headrace.types import USER, Call, Filter, Hit, SearchResult
 
@@ -41,7 +43,7 @@ class Timer:
     def call(self, stage: str, function: Callable[..., T], *arguments: object) -> T:
         start = time.perf_counter()
         result = function(*arguments)
-        self.ms[stage] = (time.perf_counter() - start) * 1e3
+        self.ms[stage] = self.ms.get(stage, 0.0) + (time.perf_counter() - start) * 1e3
         return result
 
     async def wait(self, stage: str, work: Awaitable[T]) -> T:
@@ -67,9 +69,39 @@ async def search(
     call: Call = USER,
     paces: Paces | None = None,
 ) -> SearchResult:
-    """The best `k` hits for a query. `call.then` names the models that come after the search.
+    """The best `k` hits for a query; see `search_many`."""
+    (found,) = await search_many(
+        index,
+        models,
+        embedder,
+        [query],
+        options=options,
+        where=where,
+        k=k,
+        reranker=reranker,
+        call=call,
+        paces=paces,
+    )
+    return found
 
-    1. Lexical search and the query's embedding start at once; dense search follows. 2. The lists
+
+async def search_many(
+    index: EmbeddedIndex,
+    models: Models,
+    embedder: str,
+    queries: Sequence[str],
+    *,
+    options: RetrievalOptions,
+    where: Filter,
+    k: int,
+    reranker: str | None = None,
+    call: Call = USER,
+    paces: Paces | None = None,
+) -> list[SearchResult]:
+    """The best `k` hits for each query, all of one generation; their timings are those of the whole
+    batch. `call.then` names the models that come after the search.
+
+    1. Lexical search and the queries' embedding start at once; dense search follows. 2. The lists
     are fused. 3. Texts are fetched after that, so what was deleted meanwhile is not among the hits.
     4. A reranker, if any, scores the first `rerank_depth`, or what there is time for.
 
@@ -79,41 +111,59 @@ async def search(
     Raises `BadRequest` for an empty query, `ConfigError` if the collection's vectors are of
     another embedder, `UnknownCollection` if it was deleted, and what `models` raises.
     """
-    if not query.strip():
+    if not all(query.strip() for query in queries):
         raise BadRequest("the query is empty", field="query")
     info = await models.info(embedder)
     timer = Timer()
     first = call if reranker is None else replace(call, then=(reranker, *call.then))
     depth = max(options.depth, k)
 
-    def lexical() -> tuple[CollectionSnapshot, list[Scored]]:
+    def lexical() -> tuple[CollectionSnapshot, list[list[Scored]]]:
         snapshot = timer.call("snapshot", index.snapshot)
         check_embedder(index.name, snapshot.embedder, embedder, info)
-        return snapshot, timer.call("lexical", snapshot.search_lexical, query, depth, where)
+        return snapshot, [
+            timer.call("lexical", snapshot.search_lexical, query, depth, where) for query in queries
+        ]
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            embedding = group.create_task(
-                timer.wait("embed", models.embed(embedder, [query], "query", call=first))
-            )
-            words = group.create_task(_in_thread(lexical))
-    except ExceptionGroup as failed:  # callers know the errors, not that two things ran at once
-        raise failed.exceptions[0] from failed
-    vector, (snapshot, by_words) = embedding.result()[0], words.result()
+    (snapshot, by_words), vectors = await both(
+        _in_thread(lexical),
+        timer.wait("embed", models.embed(embedder, list(queries), "query", call=first)),
+    )
     wanted = max(k, options.rerank_depth if reranker else 0)
 
-    def rest() -> list[Hit]:
+    def rest(query: str, vector: npt.NDArray[np.float32], words: list[Scored]) -> list[Hit]:
         near = timer.call("dense", snapshot.search_dense, vector, depth, where)
-        scores = timer.call("fuse", _fused, near, by_words, query, options, wanted + SPARE)
+        scores = timer.call("fuse", _fused, near, words, query, options, wanted + SPARE)
         found = timer.call("fetch", index.get, scores, where)
         return without_copies(found, wanted)
 
-    hits = await _in_thread(rest)
+    lists = await _in_thread(lambda: list(map(rest, queries, vectors, by_words)))
     skipped: tuple[str, ...] = ()
-    if reranker and hits:
-        work = rerank(models, reranker, query, hits, call, paces or Paces())
-        hits, skipped = await timer.wait("rerank", work)
-    return SearchResult(tuple(hits[:k]), snapshot.generation, timer.total(), skipped)
+    if reranker and any(lists):
+        work = _reranked(models, reranker, queries, lists, call, paces or Paces())
+        lists, skipped = await timer.wait("rerank", work)
+    timings = timer.total()
+    return [SearchResult(tuple(hits[:k]), snapshot.generation, timings, skipped) for hits in lists]
+
+
+async def _reranked(
+    models: Models,
+    reranker: str,
+    queries: Sequence[str],
+    lists: Sequence[list[Hit]],
+    call: Call,
+    paces: Paces,
+) -> tuple[list[list[Hit]], tuple[str, ...]]:
+    """Every query's hits in the reranker's order, side by side; each thing that was left out
+    once."""
+    found = await together(
+        *(
+            rerank(models, reranker, query, hits, call, paces)
+            for query, hits in zip(queries, lists, strict=True)
+        )
+    )
+    skipped = dict.fromkeys(what for _, each in found for what in each)
+    return [hits for hits, _ in found], tuple(skipped)
 
 
 def _fused(

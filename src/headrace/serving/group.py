@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from headrace.errors import HeadraceError, ModelFailed
 from headrace.serving.batcher import Batcher
 from headrace.serving.client import WorkerClient
 from headrace.serving.memory import Memory
+from headrace.serving.models import together
 from headrace.serving.replica import Replica
 from headrace.serving.slots import Slots
 from headrace.types import Call, Delta, EmbedKind, GenerateParams, Lane, Message
@@ -176,7 +177,7 @@ class Group:
         replicas = range(int(self.spec.options.get("replicas", 1)))
         # The first one alone: it may fetch and convert weights, which the others then find.
         await self._bring_one(replicas[0], seat)
-        await _all(self._bring_one(number, seat) for number in replicas[1:])
+        await together(*(self._bring_one(number, seat) for number in replicas[1:]))
         self._seat = seat
         self._serving.extend(self._workers.values())
         self._wake()
@@ -207,7 +208,7 @@ class Group:
 
     async def _park(self) -> None:
         self._out_of_service()
-        await _all(replica.client.park() for replica in self._workers.values())
+        await together(*(replica.client.park() for replica in self._workers.values()))
 
     def _out_of_service(self) -> None:
         self._seat = ""
@@ -302,17 +303,6 @@ class Group:
     def pids(self) -> tuple[int, ...]:
         """Of all its processes, those that are being loaded included."""
         return (*(one.client.pid for one in self._workers.values()), *self._starting.values())
-
-
-async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """All at once. The first failure is raised as it is, also where a cancellation comes with it:
-    whoever waits knows the errors, not how many things ran side by side."""
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for work in works:
-                tasks.create_task(work)
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
 
 
 async def _embed(replica: Replica, kind: str, texts: tuple[str, ...], lane: Lane) -> Vectors:

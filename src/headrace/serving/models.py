@@ -13,16 +13,23 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-async def both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
-    """Two calls at once. If one fails, or the caller is cancelled, the other is cancelled too and
-    has ended; with `asyncio.gather` it would go on for nobody, and whoever cancelled would not
-    know his own cancellation again."""
+async def together(*works: Coroutine[Any, Any, A]) -> list[A]:
+    """All at once; their results in order. If one fails, or the caller is cancelled, the others are
+    cancelled too and have ended; with `asyncio.gather` they would go on for nobody, and whoever
+    cancelled would not know his own cancellation again. The first failure is raised as it is:
+    callers know the errors, not that several things ran side by side."""
     try:
         async with asyncio.TaskGroup() as group:
-            one, other = group.create_task(first), group.create_task(second)
-    except BaseExceptionGroup as failed:  # callers know the errors, not that two things ran at once
-        raise failed.exceptions[0] from failed
-    return one.result(), other.result()
+            tasks = [group.create_task(work) for work in works]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
+    return [task.result() for task in tasks]
+
+
+async def both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
+    """Two things of different types; see `together`."""
+    found: list[Any] = await together(first, second)
+    return found[0], found[1]
 
 
 class Models(Protocol):
