@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.pipeline.followup import standalone
+from headrace.pipeline.rewrite import standalone
 from headrace.types import Message
 
 HISTORY = (

@@ -6,8 +6,8 @@ rules:
 
 1. *names*: the passage mentions what another document or section is called (the lexicon knows);
 2. *named by*: few passages mention what the best ones are called;
-3. *references*: the passage refers to a provision, of its own law (依照本法第四十条, `under Article 5`)
-   or of another one (《劳动合同法》第十条).
+3. *references*: the passage refers to a provision, of its own law (依照本法第四十条, `under
+   Article 5`) or of another one (《劳动合同法》第十条).
 
 What is linked to gets a share of the score of what links to it, on top of its own. The constants
 were chosen on 50 two-hop questions and hold for the other 50 (`bench/multihop.py`); any `SHARE`
@@ -17,14 +17,14 @@ from .4 to .7, `SOURCES` from 5 to 20 and pool from 20 to 150 passages gave the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from headrace.retrieval.analyze import references
 from headrace.retrieval.embedded import EmbeddedIndex
-from headrace.retrieval.lexicon import Lexicon, says, spellings
+from headrace.retrieval.lexicon import Lexicon, key, says, spellings
 from headrace.types import Filter, Hit
 
 SOURCES = 10
@@ -42,7 +42,15 @@ SHARE = 0.5
 MOST_LINKS = 40
 """Links of one hop."""
 
+MOST_UNKNOWN = 3
+"""Names without a title that one round searches for."""
+
 _LOOKED_UP = 20
+_NAME = re.compile(
+    r"《(?P<title>[^》]{2,40})》"
+    r"|(?<![.?!]\s)(?<!^)\b"
+    r"(?P<words>[A-Z][\w’'-]+(?: (?:(?:of|the|and|de|von|van|la) )?[A-Z][\w’'-]+)+)"
+)
 _PROVISION = re.compile(
     r"(?:《(?P<law>[^》]{2,60})》|(?P<own>本[法条例规定办法细则章程]{1,2}|本|前)?)\s*"
     r"(?P<what>第\s?[〇零一二三四五六七八九十百千\d]{1,9}\s?条(?:之[一二三四五六七八九十]{1,2})?)"
@@ -75,6 +83,21 @@ def links(
     return [link for link in kept.values() if link.target < len(allowed) and allowed[link.target]][
         :MOST_LINKS
     ]
+
+
+def unknown(found: Sequence[Hit], question: str) -> list[tuple[Hit, str]]:
+    """Names in the best passages that the question does not have, with the passage of each:
+    capitalised words, titles in 《》. For names that no title of the collection has."""
+    asked = key(question)
+    kept: dict[str, tuple[Hit, str]] = {}
+    for hit in found[:NAMING]:
+        own = _own_names(hit)
+        for match in _NAME.finditer(hit.text):
+            name = match["title"] or match["words"]
+            form = key(name)
+            if form and form not in asked and form not in own:
+                kept.setdefault(form, (hit, name))
+    return list(kept.values())[:MOST_UNKNOWN]
 
 
 def ranked(
@@ -125,8 +148,7 @@ def _named_by(index: EmbeddedIndex, hit: Hit, where: Filter) -> Iterable[Link]:
     found = [
         other
         for other in index.get({each.chunk_id: {} for each in near}, where)
-        if other.document_id != hit.document_id
-        and says(other.text, own)
+        if other.document_id != hit.document_id and says(other.text, own)
     ]
     if len(found) <= MOST_NAMING:
         for other in found:
@@ -137,9 +159,7 @@ def _own_names(hit: Hit) -> frozenset[str]:
     return frozenset(name for title in (hit.title, *hit.path) for name in spellings(title))
 
 
-def _references(
-    index: EmbeddedIndex, lexicon: Lexicon, hit: Hit, where: Filter
-) -> Iterable[Link]:
+def _references(index: EmbeddedIndex, lexicon: Lexicon, hit: Hit, where: Filter) -> Iterable[Link]:
     """Provisions that the text of a passage refers to."""
     own = references(hit.path[-1]) if hit.path else set()
     seen: set[tuple[str, str]] = set()
@@ -157,12 +177,10 @@ def _references(
                 yield Link(hit, chunk, f"《{law}》{what}" if law else what)
 
 
-def _documents(
-    index: EmbeddedIndex, lexicon: Lexicon, law: str, where: Filter
-) -> tuple[str, ...]:
-    chunks = {chunk: {} for name in spellings(law) for chunk in lexicon.names.get(name, ())}
-    typed: Mapping[int, Mapping[str, float]] = chunks
-    return tuple(dict.fromkeys(hit.document_id for hit in index.get(typed, where)))
+def _documents(index: EmbeddedIndex, lexicon: Lexicon, law: str, where: Filter) -> tuple[str, ...]:
+    chunks = [chunk for name in spellings(law) for chunk in lexicon.names.get(name, ())]
+    hits = index.get({chunk: {} for chunk in chunks}, where)
+    return tuple(dict.fromkeys(hit.document_id for hit in hits))
 
 
 def _provision(

@@ -7,8 +7,8 @@ In this order; the first that fits decides:
 3. `comparison`: two things side by side (A 与 B 的区别, `Are both A and B ...`).
 4. `identifier`: a provision or an identifier is named (第四十四条, `38.401`), and little else.
 5. `definition`: what something is or means (什么是X, `What is X?`).
-6. `multi_hop`: who or what is asked about is itself only described (`the city where the founder of X
-   was born`, 依照本法第十条...应当向哪个机关...).
+6. `multi_hop`: who or what is asked about is itself only described (`the city where the founder of
+   X was born`, 依照本法第十条...应当向哪个机关...).
 7. `simple`: the rest.
 """
 
@@ -59,7 +59,9 @@ _AND_ASKS = re.compile(
     rf"|(?:{_ASKS_ZH})[^？?]{{2,}}(?:，|、|；|。|以及|并且|同时|另外|还有)[^？?]*(?:{_ASKS_ZH})",
     re.IGNORECASE,
 )
-_LISTED = re.compile(r"(?:^|\n|\s)(?:1[.)、]|（一）|\(1\)|一、).+(?:2[.)、]|（二）|\(2\)|二、)", re.DOTALL)
+_LISTED = re.compile(
+    r"(?:^|\n|\s)(?:1[.)、]|（一）|\(1\)|一、).+(?:2[.)、]|（二）|\(2\)|二、)", re.DOTALL
+)
 _RESPECTIVELY = re.compile(r"分别|各自|respectively", re.IGNORECASE)
 _RELATIVE = re.compile(rf"\b(?:in|by|of|to|for|with|from) {_WH}\b", re.IGNORECASE)
 _COMPARES = re.compile(
@@ -72,10 +74,12 @@ _COMPARES = re.compile(
     r"|(?:区别|差别|不同(?:点|之处|吗)|差异|异同|相比|比较|哪(?:个|一个|种)更)|与[^？]{1,20}(?:一样|相同)",
     re.IGNORECASE,
 )
-_OR = re.compile(r"^\W*(?:which|who|what)\b[^?]*?,?\s[A-Z][\w.'-]*(?: [\w.'-]+){0,4}? or (?:the )?[A-Z]")
+_OR = re.compile(
+    r"^\W*(?:which|who|what)\b[^?]*?,?\s[A-Z][\w.'-]*(?: [\w.'-]+){0,4}? or (?:the )?[A-Z]"
+)
 _DEFINES = re.compile(
-    r"^\W*(?:please )?(?:what (?:is|are|was|were)|what's|define|explain|describe)\s+(?:an?\s+|the\s+)?"
-    r"(?P<en>[^?]{2,60})\W*$"
+    r"^\W*(?:please )?(?:what (?:is|are|was|were)|what's|define|explain|describe)\s+"
+    r"(?:an?\s+|the\s+)?(?P<en>[^?]{2,60})\W*$"
     r"|\bwhat does (?P<means>[^?]{1,60}) (?:mean|stand for)\b"
     r"|^\W*(?:请问|请解释)?(?:什么是|何谓|何为|何谓)(?P<zh>[^？?，,]{1,30})"
     r"|^\W*(?:请问)?(?P<zh2>[^？?，,]{1,24}?)(?:是什么意思|是指什么|指的?是什么|的(?:定义|含义)(?:是什么)?"
@@ -86,8 +90,8 @@ _NESTED_EN = re.compile(
     r"\b(?:that|who|whom|whose|where|by which|in which|on which)\b"
     r"|\b(?:of|by|in|from|for|with|at|on) the [^,?]*? (?:of|by|in|from|for|at|with|on|that|who) "
     r"|\b(?:by|from|in|of|at|for) (?:what|which) \w+"
-    r"|\b(?:named after|known for|based (?:in|on)|developed by|founded by|directed by|starred|starring"
-    r"|performed|born|played|located|featuring|called|produced by|written by)\b",
+    r"|\b(?:named after|known for|based (?:in|on)|developed by|founded by|directed by|starred"
+    r"|starring|performed|born|played|located|featuring|called|produced by|written by)\b",
     re.IGNORECASE,
 )
 _NAME_EN = re.compile(r"(?<![.?!]\s)(?<!^)\b[A-Z][\w'’-]+|[\"“][^\"”]{2,}[\"”]|\b\d{4}\b")

@@ -16,6 +16,7 @@ import rjieba
 from headrace.pipeline import claims
 from headrace.pipeline.classify import Kind
 from headrace.pipeline.language import language
+from headrace.pipeline.words import STOP
 from headrace.retrieval.analyze import references
 from headrace.retrieval.lexicon import Definition, Lexicon
 from headrace.types import Message
@@ -104,7 +105,7 @@ def names(text: str) -> frozenset[str]:
         for word, tag in rjieba.tag(plain):
             if tag in _PERSON_OR_PLACE and len(word) > 1:
                 found |= _words(word)
-    return frozenset(found - claims.STOP)
+    return frozenset(found - STOP)
 
 
 _RUN = re.compile(r"[\u3400-\u9fff]|[^\W_\u3400-\u9fff]+")

@@ -1,8 +1,9 @@
 """What a collection names and defines: its titles and its definitions, by the words that say them.
 
 A *name* is what a document or a section of it is called; it leads from a passage that mentions it
-to the passage that it belongs to. A *definition* says what a term of the collection means (本法所称X，
-是指…; `X means ...`; a row of a glossary), so that a question in other words can be given it.
+to the passage that it belongs to. A *definition* says what a term of the collection means
+(本法所称X，是指…; `X means ...`; a row of a glossary), so that a question in other words can be given
+it.
 
 The lexicon is derived from SQLite like the two indexes: it carries the generation that it reflects,
 catches up from the change log, lies in a file that can be deleted at any time, and is made anew if
@@ -72,9 +73,13 @@ _ROW = re.compile(
     rf"(?P<gloss>[^\n]{{2,{_LONGEST_GLOSS}}})",
     re.IGNORECASE | re.MULTILINE,
 )
-_NO_TERM = frozenset(
-    "it this that these those which what he she they there such 其 该 此 这 那 是 本法 本条例".split()
+_CALLED = re.compile(r"^[本前该][\u3400-\u9fff]{0,6}所称的?|是$")
+_NO_TERM = re.compile(
+    r"^(?:it|this|that|these|those|which|what|he|she|they|there|such|its|his|her|their|name|title"
+    r"|term|word)\b|^[其该此这那第前本]|[、不得能]$",
+    re.IGNORECASE,
 )
+"""What is no term: a pronoun before `means`, 本法 before 所指, half of a list."""
 
 
 class Definition(msgspec.Struct, frozen=True, array_like=True):
@@ -152,7 +157,9 @@ def says(text: str, names: Collection[str]) -> bool:
     """Whether a text has one of the names (as `key` gives them), whole words only. For some
     names, this is much faster than `Lexicon.mentioned`."""
     plain = f" {key(text)} "
-    return any(name in plain if _HAN_CHARACTER.match(name) else f" {name} " in plain for name in names)
+    return any(
+        name in plain if _HAN_CHARACTER.match(name) else f" {name} " in plain for name in names
+    )
 
 
 def _folded(text: str) -> str:
@@ -177,8 +184,8 @@ def definitions_in(chunk: StoredChunk) -> Iterator[Definition]:
     """The definitions that a chunk's text holds."""
     for pattern in (_DEFINED_ZH, _DEFINED_EN, _ROW):
         for match in pattern.finditer(chunk.text):
-            term = match["term"].strip().removesuffix("是")
-            if term.casefold() not in _NO_TERM and len(term) > 1:
+            term = _CALLED.sub("", match["term"].strip())
+            if len(term) > 1 and not _NO_TERM.search(term):
                 yield Definition(term, match["gloss"].strip(), chunk.id)
 
 
@@ -233,9 +240,7 @@ class LexiconKeeper:
             if self._held is None:
                 return
             held = self._held
-            stored = _Stored(
-                VERSION, held.generation, dict(held.names), dict(held.definitions)
-            )
+            stored = _Stored(VERSION, held.generation, dict(held.names), dict(held.definitions))
             beside = self._path.with_name(f".{FILE}-{uuid4().hex[:8]}")
             try:
                 beside.write_bytes(msgspec.msgpack.encode(stored))
