@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from headrace.pipeline import claims
-from headrace.pipeline.classify import Kind
+from headrace.pipeline.classify import READ, Kind
 from headrace.pipeline.rewrite import keeps_together, points_back
 
 MOST = 4
@@ -33,6 +33,8 @@ _PAIR_ZH = re.compile(
 def decompose(question: str, kind: Kind) -> list[str]:
     """The questions that a comparison or a multi-part question is made of, each to be searched
     alone; none if the rules see no pieces, or if the pieces together lose something of it."""
+    if len(question) > READ:
+        return []
     if kind == "comparison":
         pieces = _compared(question)
     elif kind == "multi_part":

@@ -48,7 +48,14 @@ HOP_SECONDS = 0.01
 REASONING = 0.02
 """What answering costs, in right answers: quotations take a fifth of a second."""
 
+HELPING = 0.3
+"""Of the time before a deadline, what a generator may take to rewrite a question."""
+
+HELP_TOKENS = 64
+"""Tokens that there must be time for: a rewriting is about as long as its question."""
+
 _SHOWN = 3
+_TIE = 1e-4
 
 
 class Finding:
@@ -128,9 +135,9 @@ class Finding:
             apart = deep and not parts and plan.kind in ("comparison", "multi_part", "multi_hop")
             if not rewrite:
                 skipped.append(f"rewrite: {why_not}")
-            call = self._budget.writing(plan.embedder)
-            allowed = self._budget.allow(plan.helper, 64, call)
-            if allowed.max_tokens == 64 and (rewrite or apart):
+            call = self._helping()
+            allowed = self._budget.allow(plan.helper, HELP_TOKENS, call)
+            if allowed.max_tokens == HELP_TOKENS and (rewrite or apart):
                 more, left_out = await helped(
                     self._services.models,
                     plan.helper,
@@ -139,7 +146,7 @@ class Finding:
                     await asyncio.to_thread(self._words),
                     rewrite=rewrite,
                     parts=apart,
-                    call=replace(call, then=(plan.embedder,)),
+                    call=call,
                 )
                 asked += more
                 skipped += left_out
@@ -250,6 +257,14 @@ class Finding:
 
     # --------------------------------------------------------------------------------------------
 
+    def _helping(self) -> Call:
+        """The call of a generator that helps: it has its share of the time left."""
+        call = replace(self._budget.call, then=(self._plan.embedder,))
+        if call.deadline is None:
+            return call
+        now = time.monotonic()
+        return replace(call, deadline=now + HELPING * (call.deadline - now))
+
     def _call(self) -> Call:
         writer = self._plan.generator
         return replace(self._budget.call, then=() if writer is None else (writer,))
@@ -267,14 +282,22 @@ class Finding:
 
 
 def joined(lists: Sequence[Sequence[Hit]], constant: int) -> tuple[Hit, ...]:
-    """Hits of several lists by their reciprocal ranks, or the only list as it is."""
+    """The only list as it is, or the best hits of every list in turn; of those at the same place,
+    first what more lists have. (The sum of reciprocal ranks alone prefers what is somewhere in
+    every list to what answers one part of a question.)"""
     if len(lists) == 1:
         return tuple(lists[0])
     hits = {hit.chunk_id: hit for found in reversed(lists) for hit in found}
     ranks = [[Scored(hit.chunk_id, hit.score) for hit in found] for found in lists]
+    scores: dict[int, float] = {}
+    for found in ranks:
+        for id_, score in reciprocal_ranks([found], constant):
+            scores[id_] = max(scores.get(id_, 0.0), score)
+    for id_, score in reciprocal_ranks(ranks, constant):
+        scores[id_] += score * _TIE
     return tuple(
-        replace(hits[id_], score=score, scores={**hits[id_].scores, "joined": score})
-        for id_, score in reciprocal_ranks(ranks, constant)
+        replace(hits[id_], score=scores[id_], scores={**hits[id_].scores, "joined": scores[id_]})
+        for id_ in sorted(scores, key=lambda id_: -scores[id_])
     )
 
 

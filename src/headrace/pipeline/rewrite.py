@@ -31,8 +31,8 @@ _ASKED_BEFORE = 1_000
 """Characters taken of the question before."""
 
 _TITLED = re.compile(r"《([^》]{1,60})》")
-_CAPITALISED = re.compile(r"[^\W\d_a-z][\w’'.-]*[\w]|[^\W\d_a-z]")
-_SENTENCE_START = re.compile(r"(?:^|[.?!:]\s|[\"“(]\s?)$")
+_LATIN = re.compile(r"[^\W\d_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af][\w’'.-]*")
+_SENTENCE_START = re.compile(r"(?:\A|[.?!:\n]\s|\n|[\"“(]\s?)\Z")
 _PERSON_OR_PLACE = frozenset({"nr", "ns", "nt", "nrt", "nrfg"})
 LONGEST = 400
 """Characters of a rewriting; a longer one is an essay and not a question."""
@@ -98,8 +98,9 @@ def names(text: str) -> frozenset[str]:
     for piece in (*_TITLED.findall(plain), *claims.quoted(plain)):
         found |= _words(piece)
     chinese = language(plain) == "zh"
-    for match in _CAPITALISED.finditer(plain):
-        if chinese or not _SENTENCE_START.search(plain[: match.start()]):
+    for match in _LATIN.finditer(plain):
+        begins = _SENTENCE_START.search(plain, max(0, match.start() - 3), match.start())
+        if chinese or (match.group()[0].isupper() and not begins):
             found |= _words(match.group())
     if chinese:
         for word, tag in rjieba.tag(plain):

@@ -2,8 +2,8 @@
 
 A *name* is what a document or a section of it is called; it leads from a passage that mentions it
 to the passage that it belongs to. A *definition* says what a term of the collection means
-(本法所称X，是指…; `X means ...`; a row of a glossary), so that a question in other words can be given
-it.
+(本法所称X，是指…; `X means ...`; a row of a glossary), so that a question in other words can be
+given it.
 
 The lexicon is derived from SQLite like the two indexes: it carries the generation that it reflects,
 catches up from the change log, lies in a file that can be deleted at any time, and is made anew if
