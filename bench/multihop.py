@@ -46,7 +46,7 @@ class Asked(NamedTuple):
 
 class Outcome(NamedTuple):
     """One answer: the titles of its hits in order, milliseconds of the search and of the whole,
-    and how often the embedder was called."""
+    and how often the search called the embedder."""
 
     titles: list[str]
     search: float
@@ -123,18 +123,17 @@ async def _ask(services: Services, question: str, effort: Literal["balanced", "d
     )
     hits: tuple[Hit, ...] = ()
     done: DoneEvent | None = None
+    calls = 0
     counted = replace(services, models=counting)  # type: ignore[arg-type]  # the rest is passed on
     async with aclosing(answer(counted, request)) as events:
         async for event in events:
             if isinstance(event, HitsEvent):
-                hits = event.hits
+                hits, calls = event.hits, counting.calls  # quoting embeds the question again
             elif isinstance(event, DoneEvent):
                 done = event
     assert done is not None, "the answer failed"
-    search = done.timings["retrieve"]
-    quoting = 1 if "quote" in done.timings else 0  # it embeds the question once more
     titles = list(dict.fromkeys(hit.title for hit in hits))
-    return Outcome(titles, search, done.timings["total"], counting.calls - quoting)
+    return Outcome(titles, done.timings["retrieve"], done.timings["total"], calls)
 
 
 def _result(asked: Sequence[Asked], outcomes: dict[str, list[Outcome]], passages: int) -> Result:
