@@ -178,10 +178,10 @@ def _result(asked: Sequence[Asked], outcomes: dict[str, list[Outcome]], passages
 
 def _times(outcomes: dict[str, list[Outcome]], result: Result) -> None:
     rows: list[tuple[str | float, ...]] = []
-    for name, of in (("search", lambda o: o.search), ("whole answer", lambda o: o.total)):
+    for name in ("search", "whole answer"):
         medians = []
         for side in SIDES:
-            values = [of(outcome) for outcome in outcomes[side]]
+            values = [o.search if name == "search" else o.total for o in outcomes[side]]
             medians.append(percentile(values, 50))
             rows.append((name, side, medians[-1], percentile(values, 90)))
         key = "search" if name == "search" else "answer"

@@ -42,6 +42,9 @@ SHARE = 0.5
 MOST_LINKS = 40
 """Links of one hop."""
 
+MOST_REFERENCES = 6
+"""References that are looked up for one passage; a provision that lists more is a table."""
+
 MOST_UNKNOWN = 3
 """Names without a title that one round searches for."""
 
@@ -169,6 +172,8 @@ def _references(index: EmbeddedIndex, lexicon: Lexicon, hit: Hit, where: Filter)
         law = match["law"] or ""
         if not wanted or (not law and wanted & own) or (law, what) in seen:
             continue
+        if len(seen) == MOST_REFERENCES:
+            return
         seen.add((law, what))
         documents = _documents(index, lexicon, law, where) if law else (hit.document_id,)
         for document in documents:

@@ -123,7 +123,7 @@ class Lexicon:
         at = 0
         while at < len(words):
             step = 1
-            for length in self._starts.get(words[at][2], ()):
+            for length in self._starts.get(_head([word for _, _, word in words[at : at + 2]]), ()):
                 piece = words[at : at + length]
                 if len(piece) < length:
                     continue
@@ -139,12 +139,12 @@ class Lexicon:
 
     @cached_property
     def _starts(self) -> dict[str, tuple[int, ...]]:
-        """How many words the names have that begin with a word, the longest first."""
+        """How many words the names have that begin alike, the longest first."""
         lengths: dict[str, set[int]] = {}
         for name in self.names:
             words = _PIECE.findall(name)
-            lengths.setdefault(words[0], set()).add(len(words))
-        return {word: tuple(sorted(found, reverse=True)) for word, found in lengths.items()}
+            lengths.setdefault(_head(words), set()).add(len(words))
+        return {head: tuple(sorted(found, reverse=True)) for head, found in lengths.items()}
 
 
 def key(name: str) -> str:
@@ -282,6 +282,11 @@ def _add(
             given = definitions.get(definition.term, ())
             if len(given) < MOST_OWNERS and len(definitions) < MOST_NAMES:
                 definitions[definition.term] = (*given, definition)
+
+
+def _head(words: Sequence[str]) -> str:
+    """What names are looked up by: the first word, or the first two Han characters."""
+    return "".join(words[:2]) if _HAN_CHARACTER.match(words[0]) else words[0]
 
 
 def _joined(words: Sequence[str]) -> str:
