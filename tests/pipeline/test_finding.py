@@ -18,6 +18,7 @@ from headrace.config.model_options import DefaultModels, ModelOptions
 from headrace.config.options import Config
 from headrace.errors import Overloaded
 from headrace.pipeline.answer import answer
+from headrace.pipeline.helper import DECOMPOSE, REWRITE
 from headrace.pipeline.plan import AnswerRequest
 from headrace.pipeline.services import Services
 from headrace.serving.paces import Paces
@@ -243,7 +244,10 @@ class Scripted:
         self.params.append(params)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
-        said = self._said[1 if params.json_schema else 0]
+        if params == REWRITE:
+            said = self._said[0]
+        else:
+            said = self._said[1] if params == DECOMPOSE else "Tin Radio is in Columbus."
         try:
             await asyncio.sleep(0.02)
             if isinstance(said, Exception):
@@ -294,6 +298,7 @@ async def test_closing_the_events_between_two_rounds_ends_the_answer(services: S
 
 # A capable generator ------------------------------------------------------------------------------
 
+WRITTEN: dict[str, Any] = {"generator": "able", "generate": "auto"}
 PARTS = '{"questions": ["Who published Grace Miller?", "Where is that publisher of Grace Miller?"]}'
 
 
@@ -301,7 +306,7 @@ async def test_a_capable_generator_rewrites_and_takes_apart_side_by_side(
     services: Services,
 ) -> None:
     script = Scripted(services, "Which house published the novel of Grace Miller?", PARTS)
-    events = await ask(replace(services, models=script), QUESTION, generator="able")
+    events = await ask(replace(services, models=script), QUESTION, **WRITTEN)
     asked = [(sought.why, sought.text) for sought in hops(events)[0].sought]
     assert asked == [
         ("the question", QUESTION),
@@ -310,12 +315,13 @@ async def test_a_capable_generator_rewrites_and_takes_apart_side_by_side(
         ("a part of it", "Where is that publisher of Grace Miller?"),
     ]
     assert script.most_at_once == 2
-    assert all(params.max_tokens <= 256 and params.stop for params in script.params)
+    assert script.params[:2] == [REWRITE, DECOMPOSE]
+    assert all((REWRITE.stop, DECOMPOSE.stop, DECOMPOSE.json_schema))
 
 
 async def test_a_rewriting_that_loses_a_name_is_not_searched(services: Services) -> None:
     script = Scripted(services, "Which house published the first novel?", "[]")
-    events = await ask(replace(services, models=script), QUESTION, generator="able")
+    events = await ask(replace(services, models=script), QUESTION, **WRITTEN)
     assert [sought.why for sought in hops(events)[0].sought] == ["the question"]
     assert any(reason.startswith("rewrite: it lost") for reason in done(events).skipped)
 
@@ -326,17 +332,19 @@ async def test_a_generator_that_fails_or_hangs_costs_the_rewriting_alone(
 ) -> None:
     script = Scripted(services, failure, PARTS)
     call = Call(deadline=time.monotonic() + 2.0)
-    events = await ask(replace(services, models=script), QUESTION, generator="able", call=call)
+    events = await ask(replace(services, models=script), QUESTION, **WRITTEN, call=call)
     assert any(reason.startswith("rewrite: able failed") for reason in done(events).skipped)
     assert "Grace Miller" in hits(events)
-    assert script.closed == len(script.params) == 2
+    assert script.closed == len(script.params)
 
 
 async def test_a_generator_that_is_not_capable_is_not_asked(services: Services) -> None:
-    script = Scripted(services, AssertionError("asked"), AssertionError("asked"))
-    events = await ask(replace(services, models=script), QUESTION)
-    assert done(events)
-    assert script.params == []
+    for options in ({"generator": "talk"}, {"generator": "able", "generate": "none"}):
+        script = Scripted(services, AssertionError("asked"), AssertionError("asked"))
+        events = await ask(replace(services, models=script), QUESTION, **(WRITTEN | options))
+        assert done(events)
+        assert REWRITE not in script.params
+        assert DECOMPOSE not in script.params
 
 
 async def test_a_follow_up_is_rewritten_with_its_conversation(services: Services) -> None:
@@ -345,8 +353,7 @@ async def test_a_follow_up_is_rewritten_with_its_conversation(services: Services
     events = await ask(
         replace(services, models=script),
         "And in which city is her publisher?",
-        generator="able",
-        effort="balanced",
+        **(WRITTEN | {"effort": "balanced"}),
         history=history,
     )
     (hop,) = hops(events)

@@ -96,7 +96,7 @@ def make_plan(config: Config, request: AnswerRequest) -> Plan:
         kind=kind,
         why=why,
         effort=effort,
-        helper=_helper(config, request.generator or options.generator, answer),
+        helper=_helper(config, generator, answer),
         embedder=options.embedder or config.defaults.embedder,
         generator=generator,
         reranker=None if effort == "fast" else options.reranker,
@@ -116,7 +116,7 @@ def cycle_call(call: Call) -> Call:
 
 
 def _helper(config: Config, name: str | None, answer: AnswerOptions) -> str | None:
-    """The generator that may rewrite a question, if it can."""
+    """The generator that may rewrite the question that it will answer, if it can."""
     model = config.models.get(name) if name and answer.rewrite == "auto" else None
     return name if model is not None and model.capable else None
 
