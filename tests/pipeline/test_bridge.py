@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,7 +61,7 @@ def test_every_lists_first_is_among_the_first_of_the_joined(lists: list[list[int
     assert sorted(ids(found)) == sorted({number for each in lists for number in each})
     firsts = {each[0] for each in lists if each}
     assert set(ids(found)[: len(firsts)]) == firsts
-    assert all(a.score >= b.score for a, b in zip(found, found[1:], strict=False))
+    assert all(a.score >= b.score for a, b in pairwise(found))
 
 
 def test_names_that_the_question_does_not_have() -> None:
