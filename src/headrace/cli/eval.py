@@ -140,3 +140,84 @@ def _print(report: Report, folder: Path) -> None:
             f"p50 {total.p50:.0f} ms, p95 {total.p95:.0f} ms"
         )
     console.print(f"report: {folder / 'report.md'}")
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="Folder of the first run.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Folder of the second run.")],
+    json: JsonOption = False,
+) -> None:
+    """Show what differs between two runs of one suite, and whether it may be chance."""
+    from headrace.evaluation.compare import LEVEL, compare
+    from headrace.evaluation.report import read
+
+    found = compare(read(a), read(b))
+    if json:
+        terminal.emit_json(
+            {
+                "shared": found.shared,
+                "only": found.only,
+                "differences": [one._asdict() | {"verdict": one.verdict} for one in found[0]],
+            }
+        )
+        return
+    head = ("metric", "n", "A", "B", "B - A", "95 % interval", "p", "p (Holm)", "B is")
+    rows = [
+        (
+            one.metric,
+            one.n,
+            f"{one.a:.3f}",
+            f"{one.b:.3f}",
+            f"{one.difference:+.3f}",
+            f"{one.low:+.3f} to {one.high:+.3f}",
+            f"{one.p:.4f}",
+            f"{one.holm:.4f}",
+            one.verdict,
+        )
+        for one in found.differences
+    ]
+    console = terminal.out()
+    console.print(terminal.columns(head, rows))
+    console.print(
+        f"{found.shared} questions in both, {found.only[0]} only in A, {found.only[1]} only in B; "
+        f"paired randomisation test, corrected for {len(rows)} metrics, at {LEVEL:.0%}"
+    )
+
+
+@app.command()
+def gate(
+    report: Annotated[Path, typer.Argument(metavar="REPORT", help="Folder or report.json.")],
+    baseline: Annotated[
+        Path | None,
+        typer.Option("--baseline", "-b", metavar="FILE", help="Folder or report.json before."),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="How much worse than the baseline a mean may be.")
+    ] = 0.01,
+    json: JsonOption = False,
+) -> None:
+    """Fail (exit status 1) if quality dropped below the baseline or the suite's thresholds."""
+    from headrace.evaluation.gate import gate
+    from headrace.evaluation.report import read
+
+    before = None if baseline is None else read(baseline, rows=False)
+    checks = gate(read(report, rows=False), before, tolerance)
+    failed = [check for check in checks if not check.ok]
+    if json:
+        terminal.emit_json({"ok": not failed, "checks": [check._asdict() for check in checks]})
+    else:
+        rows = [
+            (
+                check.metric,
+                check.wanted,
+                "absent" if check.value is None else f"{check.value:.3f}",
+                "ok" if check.ok else "FAILED",
+            )
+            for check in checks
+        ]
+        console = terminal.out()
+        console.print(terminal.columns(("metric", "wanted", "is", ""), rows))
+        console.print(f"{len(checks) - len(failed)} of {len(checks)} hold")
+    if failed:
+        raise typer.Exit(1)

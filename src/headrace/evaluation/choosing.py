@@ -24,7 +24,7 @@ _SAYS = re.compile(
 
 def with_choices(question: Question) -> str:
     """The question with its options below, one a line and numbered from 1."""
-    return "\n".join([question.text, *numbered(question.choices)])
+    return "\n".join([question.text, *numbered(question.choices)]).lstrip()
 
 
 def numbered(choices: Sequence[str]) -> list[str]:

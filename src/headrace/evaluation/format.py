@@ -38,8 +38,9 @@ class Gold(Strict, frozen=True, kw_only=True):
     """A passage that answers, named by what is known of it; all that is given must hold.
 
     `document` is a source or its last parts (`laws/civil.md`, `civil.md`); `title` the document's
-    title; `place` one title of the path (an article or a heading), or what one begins with;
-    `path` titles in this order, others may stand between; `contains` words that stand in the text.
+    title; `place` what one title of the path (an article, a heading) or the text itself begins
+    with, or a cell of a table's row; `path` titles in this order, others may stand between;
+    `contains` words that stand in the text.
     """
 
     document: str = ""

@@ -10,6 +10,7 @@ from headrace.evaluation.format import Gold, Question
 from headrace.types import Hit
 
 _SPACE = re.compile(r"\s+")
+_CELL_END = re.compile(r"[|\n]|: ")
 
 
 def gold_of(question: Question, hits: Sequence[Hit]) -> list[frozenset[int]]:
@@ -36,15 +37,21 @@ def ranks(question: Question, hits: Sequence[Hit]) -> tuple[int, ...]:
 def matches(gold: Gold, hit: Hit) -> bool:
     """Whether a hit is this passage. White space and Unicode's forms of one sign (full width, half
     width) make no difference; letters must be the same."""
+    if gold.document and not f"/{hit.source}".endswith(f"/{gold.document}"):
+        return False
     titles = [_plain(title) for title in (hit.title, *hit.path)]
-    text = _plain(hit.text)
-    place = _plain(gold.place)
     return (
-        (not gold.document or f"/{hit.source}".endswith(f"/{gold.document}"))
-        and (not gold.title or _plain(gold.title) == titles[0])
-        and (not place or any(_begins(title, place) for title in titles[1:]))
+        (not gold.title or _plain(gold.title) == titles[0])
+        and (not gold.place or _stands_at(_plain(gold.place), titles[1:], hit.text))
         and _in_order(map(_plain, gold.path), titles)
-        and all(_plain(words) in text for words in gold.contains)
+        and all(_plain(words) in _plain(hit.text) for words in gold.contains)
+    )
+
+
+def _stands_at(place: str, path: Sequence[str], text: str) -> bool:
+    """Whether `place` begins a title of the path or the text itself, or is a cell of its rows."""
+    return any(_begins(title, place) for title in (*path, _plain(text))) or place in map(
+        _plain, _CELL_END.split(text)
     )
 
 

@@ -135,7 +135,7 @@ def check_questions(
 def _problem(question: Question, kinds: tuple[Kind, ...]) -> str:
     if not question.id.strip():
         return "id: is empty"
-    if not question.text.strip():
+    if not question.text.strip() and not question.choices:  # options alone can be asked
         return "text: is empty"
     if len(question.text) > MAX_QUESTION:
         return f"text: has {len(question.text)} characters; the limit is {MAX_QUESTION}"
