@@ -87,8 +87,8 @@ def _retrieval(report: Report) -> str:
     return (
         f"## Finding\n\nOver the {asked} questions with gold passages. R@k is the share of a "
         f"question's gold passages among the first k; All@10 the share of the questions with "
-        f"several gold passages that have all of them among the first 10.\n\n{table(['stage', *names], rows)}\n\n"
-        f"{words}."
+        f"several gold passages that have all of them among the first 10.\n\n"
+        f"{table(['stage', *names], rows)}\n\n{words}."
     )
 
 
