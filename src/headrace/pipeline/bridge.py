@@ -11,8 +11,8 @@ rules:
 
 What is linked to gets a share of the score of what links to it, on top of its own. The constants
 lie on a plateau, the same for either half of 100 two-hop questions (`bench/multihop.py`): any
-`SHARE` from .4 to .7, 5 to 10 `SOURCES`, 3 to 5 `MOST_NAMING` and a pool of 20 to 150 passages found
-both passages of 99 among the first ten.
+`SHARE` from .4 to .7, 5 to 10 `SOURCES`, 3 to 5 `MOST_NAMING` and a pool of 20 to 150 passages
+found both passages of 99 among the first ten.
 """
 
 from __future__ import annotations
