@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from headrace.engines.base import ModelInfo
 from headrace.errors import DeadlineExceeded
-from headrace.retrieval.rerank import rerank
+from headrace.retrieval.rerank import Stage, rerank
+from headrace.serving.models import Models
 from headrace.serving.paces import Paces
-from headrace.types import USER, Call, Hit, Span
+from headrace.types import USER, Call, Hit, Role, Span
 
 
 class Reranker:
@@ -22,6 +24,9 @@ class Reranker:
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
         self.asked: list[int] = []
+
+    async def info(self, model: str) -> ModelInfo:
+        return ModelInfo(model, Role.RERANKER, "echo")
 
     async def score(self, model: str, query: str, texts: Sequence[str], *, call: Call) -> Any:
         self.asked.append(len(texts))
@@ -39,7 +44,10 @@ def hits(count: int) -> list[Hit]:
 async def order(
     models: Reranker, count: int, call: Call, paces: Paces
 ) -> tuple[list[int], tuple[str, ...]]:
-    found, skipped = await rerank(models, "r", "q", hits(count), call, paces)  # type: ignore[arg-type]
+    stage = Stage("r", 50, "rerank")
+    found, skipped = await rerank(
+        cast(Models, models), stage, "q", hits(count), call, paces, lambda ids, fingerprint: {}
+    )
     return [hit.chunk_id for hit in found], skipped
 
 

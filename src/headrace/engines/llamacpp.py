@@ -29,7 +29,7 @@ import xllamacpp
 
 from headrace import sources
 from headrace.engines import fingerprint, gguf_header
-from headrace.engines.base import Engine, ModelInfo, ModelSpec, Vectors
+from headrace.engines.base import Engine, ModelInfo, ModelSpec, Pair, Vectors, by_query
 from headrace.engines.machine import cores
 from headrace.engines.openai_wire import Peer, chat_body, stream_chat
 from headrace.errors import ConfigError, HeadraceError, SourceError
@@ -144,7 +144,13 @@ class LlamaCppEngine(Engine):
             vectors[item["index"]] = item["embedding"]
         return vectors
 
-    def score(self, query: str, texts: Sequence[str]) -> Vectors:
+    def score(self, pairs: Sequence[Pair]) -> Vectors:
+        scores = np.empty(len(pairs), dtype=np.float32)
+        for query, places, texts in by_query(pairs):
+            scores[places] = self._score(query, texts)
+        return scores
+
+    def _score(self, query: str, texts: Sequence[str]) -> Vectors:
         room = self._window - self._around - _SLACK
         query = self._shorten(query, room // 2)
         room -= len(self._tokens(query))
