@@ -144,8 +144,9 @@ class Codec:
         return tokens
 
     def _decoded(self, codes: npt.NDArray[np.uint8]) -> Tokens:
-        values: Tokens = self._values[codes].reshape(len(codes), -1)[:, : self._dimensions]
-        return values
+        width = self._bytes * 8 // BITS
+        values: Tokens = self._values[codes].reshape(len(codes), width)
+        return values[:, : self._dimensions]
 
 
 def _best_cosines(query: Tokens, passages: Iterator[Tokens], count: int) -> Vectors:
