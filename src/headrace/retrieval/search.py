@@ -104,8 +104,7 @@ async def search_many(
 
     1. Lexical search and the queries' embedding start at once; dense search follows. 2. The lists
     are fused. 3. Texts are fetched after that, so what was deleted meanwhile is not among the hits.
-    4. A reranker, if any, scores the first `rerank_depth`, or what there is time for; before it,
-    perhaps, a cheap one more of them.
+    4. Rerankers, if any, order the first of them (`rerank.stages`), or what there is time for.
 
     The steps in threads are two, not one each: a change of threads costs as much as a search of a
     small collection.
