@@ -127,9 +127,9 @@ class Codec:
         cuts = np.asarray(_CUTS, np.float32) / np.sqrt(np.float32(self._dimensions))
         levels[:, : self._dimensions] = np.searchsorted(cuts, tokens)
         shifted = levels.reshape(len(tokens), self._bytes, per_byte) << np.arange(0, 8, BITS)
-        codes = np.bitwise_or.reduce(shifted, axis=2).astype(np.uint8)
+        codes: npt.NDArray[np.uint8] = np.bitwise_or.reduce(shifted, axis=2).astype(np.uint8)
         products = (self._decoded(codes) * tokens).sum(axis=1)
-        factors = (1.0 / np.maximum(products, 0.5)).astype("<f2")
+        factors: npt.NDArray[np.float16] = (1.0 / np.maximum(products, 0.5)).astype("<f2")
         return bytes([VERSION]) + codes.tobytes() + factors.tobytes()
 
     def decode(self, given: bytes) -> Tokens:
