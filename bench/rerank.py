@@ -175,8 +175,9 @@ async def _cost(
     result.tables.append(Table("50 candidates on one core", ("way", "wall ms", "CPU ms"), rows))
     result.add("compressed_cpu_ms", result.metrics["compressed_cpu_ms"], "<=", BUDGET_MS)
     result.notes.append(
-        f"the decoder is the default generator asked for yes or no; its cost is that of {documents}"
-        " documents times 25 or so; the cascade's is made of the two: 100 to 30"
+        f"decoder: the default generator asked for yes or no about {documents} documents, times "
+        f"{CANDIDATES // documents}; cascade, from the two: compressed late interaction prunes 100 "
+        "to 30 for the decoder"
     )
 
 

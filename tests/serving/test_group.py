@@ -79,6 +79,12 @@ async def test_two_replicas_share_the_work_and_answer_like_the_engine(tmp_path: 
         assert np.array_equal(
             await group.score("text", texts, USER), engine.score(pairs("text", texts))
         )
+        codes = await group.compress(texts, BULK)
+        assert codes == engine.compress(texts)
+        assert np.array_equal(
+            await group.score("text", codes, USER), engine.score(pairs("text", texts))
+        )
+        assert await group.compress([], USER) == []
         assert await group.count(texts) == engine.count(texts)
         assert all(replica._freed for replica in group._serving)  # both computed
         assert (await group.embed([], "query", USER)).shape == (0, 64)
