@@ -128,16 +128,15 @@ def test_passages_are_compressed_for_a_reranker(headrace: Headrace, folder: Path
     assert "late_interaction" in refused.stderr
     file = folder / "headrace.yaml"
     text = file.read_text(encoding="utf-8")
-    assert "models:\n" in text
-    ranker = "models:\n  rank: {role: reranker, engine: echo}\n"
-    text = "collections: {default: {reranker: rank}}\n" + text.replace("models:\n", ranker, 1)
+    text = text.replace("models:\n", "models:\n  rank: {role: reranker, engine: echo}\n")
+    text = text.replace("embedder: vectors}", "embedder: vectors, reranker: rank}")
     file.write_text(text, encoding="utf-8")
     done = headrace("collections", "rebuild", "default", "--compress", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["added"] == report["passages"] > 0
     assert "0 of them new" in headrace("collections", "rebuild", "default", "--compress").stdout
-    assert "rerank " in headrace("search", "market").stdout
+    assert "rerank " in headrace("search", "race keeper").stdout
     both = headrace("collections", "rebuild", "default", "--compress", "--embed")
     assert both.returncode != 0
 
