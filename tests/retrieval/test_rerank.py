@@ -13,7 +13,7 @@ import pytest
 from headrace.config.answering import RetrievalOptions
 from headrace.engines.base import ModelInfo
 from headrace.errors import DeadlineExceeded
-from headrace.retrieval.rerank import Stage, cascade, rerank, stages
+from headrace.retrieval.rerank import Stage, cascade, cascade_of, rerank
 from headrace.serving.models import Models
 from headrace.serving.paces import Paces
 from headrace.types import USER, Call, Hit, Role, Span
@@ -107,18 +107,20 @@ def options(**given: object) -> RetrievalOptions:
 
 
 def test_the_stages_of_a_search() -> None:
-    assert stages(options(rerank_first="cheap"), None, 5) == []
-    assert stages(options(), "dear", 5) == [Stage("dear", 50, "rerank")]
-    assert stages(options(), "dear", 80) == [Stage("dear", 80, "rerank")]
+    assert cascade_of(options(rerank_first="cheap"), None, 5) == []
+    assert cascade_of(options(), "dear", 5) == [Stage("dear", 50, "rerank")]
+    assert cascade_of(options(), "dear", 80) == [Stage("dear", 80, "rerank")]
     two = options(rerank_first="cheap", rerank_depth=30)
     first = Stage("cheap", 100, "rerank_first")
-    assert stages(two, "dear", 5) == [first, Stage("dear", 30, "rerank")]
-    assert stages(two, "dear", 100) == [Stage("dear", 100, "rerank")]  # nothing to leave out
+    assert cascade_of(two, "dear", 5) == [first, Stage("dear", 30, "rerank")]
+    assert cascade_of(two, "dear", 100) == [Stage("dear", 100, "rerank")]  # nothing to leave out
 
 
 async def test_the_cheap_one_prunes_for_the_expensive_one() -> None:
     models = Two()
-    order = stages(options(rerank_first="cheap", rerank_first_depth=10, rerank_depth=4), "dear", 3)
+    order = cascade_of(
+        options(rerank_first="cheap", rerank_first_depth=10, rerank_depth=4), "dear", 3
+    )
     found, skipped = await cascade(
         cast(Models, models), order, "q", hits(12), USER, Paces(), lambda ids, fingerprint: {}
     )
@@ -137,7 +139,9 @@ async def test_each_stage_says_what_it_skipped() -> None:
     paces = Paces()
     paces.note("score cheap", 0.5)
     paces.note("score dear", 60.0)
-    order = stages(options(rerank_first="cheap", rerank_first_depth=10, rerank_depth=4), "dear", 3)
+    order = cascade_of(
+        options(rerank_first="cheap", rerank_first_depth=10, rerank_depth=4), "dear", 3
+    )
     _, skipped = await cascade(
         cast(Models, Two()), order, "q", hits(12), soon(10.5), paces, lambda ids, fingerprint: {}
     )

@@ -40,7 +40,7 @@ class Stage(NamedTuple):
     score: str
 
 
-def stages(options: RetrievalOptions, reranker: str | None, k: int) -> list[Stage]:
+def cascade_of(options: RetrievalOptions, reranker: str | None, k: int) -> list[Stage]:
     """What a search for `k` hits goes through, if it is reranked by `reranker`; none if it is not.
     A cheap one before it only makes sense if it looks at more hits."""
     if reranker is None:
