@@ -177,7 +177,7 @@ class Filter(msgspec.Struct, frozen=True):
 
 class Hit(msgspec.Struct, frozen=True):
     """A chunk found. `scores` has one entry per stage that saw it: `dense` (cosine), `lexical`
-    (BM25), `fused`, `rerank`; `score` is that of the last stage."""
+    (BM25), `fused`, `rerank_first`, `rerank`; `score` is that of the last stage."""
 
     chunk_id: int
     document_id: str

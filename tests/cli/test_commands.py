@@ -132,6 +132,26 @@ def test_collections_are_rebuilt_and_deleted(headrace: Headrace) -> None:
     assert json.loads(headrace("collections", "list", "--json").stdout) == []
 
 
+def test_passages_are_compressed_for_a_reranker(headrace: Headrace, folder: Path) -> None:
+    headrace("ingest", "docs")
+    refused = headrace("collections", "rebuild", "default", "--compress")
+    assert refused.returncode != 0
+    assert "late_interaction" in refused.stderr
+    file = folder / "headrace.yaml"
+    text = file.read_text(encoding="utf-8")
+    text = text.replace("models:\n", "models:\n  rank: {role: reranker, engine: echo}\n")
+    text = text.replace("embedder: vectors}", "embedder: vectors, reranker: rank}")
+    file.write_text(text, encoding="utf-8")
+    done = headrace("collections", "rebuild", "default", "--compress", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["added"] == report["passages"] > 0
+    assert "0 of them new" in headrace("collections", "rebuild", "default", "--compress").stdout
+    assert "rerank " in headrace("search", "race keeper").stdout
+    both = headrace("collections", "rebuild", "default", "--compress", "--embed")
+    assert both.returncode != 0
+
+
 def test_models_are_listed_and_shown(headrace: Headrace) -> None:
     listed = {m["name"]: m for m in json.loads(headrace("models", "list", "--json").stdout)}
     assert listed["talk"]["default"]

@@ -103,7 +103,8 @@ def ask(
     )
     loaded = load_config(config)
     plan = make_plan(loaded, request)
-    fetch_for_question(loaded, collection, [plan.embedder, plan.generator, plan.reranker])
+    models = [plan.embedder, plan.generator, *loaded.rerankers(collection)]
+    fetch_for_question(loaded, collection, models)
     done = run(_ask(loaded, request, json))
     if done.refusal:
         raise typer.Exit(NO_ANSWER)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from headrace.config.fields import Options
+from headrace.config.fields import Name, Options
 
 
 class RetrievalOptions(Options):
@@ -25,6 +25,14 @@ class RetrievalOptions(Options):
     )
     rrf_k: int = Field(20, ge=1, description="Constant of reciprocal-rank fusion.")
     rerank_depth: int = Field(50, ge=1, le=500, description="Hits that a reranker looks at.")
+    rerank_first: Name | None = Field(
+        None,
+        description="A cheap reranker that looks at `rerank_first_depth` hits, of which the "
+        "collection's reranker then sees the best `rerank_depth`; empty: none.",
+    )
+    rerank_first_depth: int = Field(
+        100, ge=1, le=1000, description="Hits that the cheap reranker looks at."
+    )
     hits: int = Field(5, ge=1, le=100, description="Hits that the answer is written from.")
 
 

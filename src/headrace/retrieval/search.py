@@ -15,12 +15,13 @@ from msgspec.structs import replace
 from headrace.config.answering import RetrievalOptions
 from headrace.engines import machine
 from headrace.errors import BadRequest
+from headrace.retrieval import compressed
 from headrace.retrieval.analyze import references
 from headrace.retrieval.base import Scored
 from headrace.retrieval.collections import check_embedder
 from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.retrieval.fuse import fuse, without_copies
-from headrace.retrieval.rerank import rerank
+from headrace.retrieval.rerank import Stage, cascade, cascade_of
 from headrace.retrieval.snapshot import CollectionSnapshot
 from headrace.serving.models import Models, both, together
 from headrace.serving.paces import Paces
@@ -111,7 +112,7 @@ async def search_many(
 
     1. Lexical search and the queries' embedding start at once; dense search follows. 2. The lists
     are fused. 3. Texts are fetched after that, so what was deleted meanwhile is not among the hits.
-    4. A reranker, if any, scores the first `rerank_depth`, or what there is time for.
+    4. Rerankers, if any, order the first of them (`cascade_of`), or what there is time for.
 
     Raises `BadRequest` for an empty query, `ConfigError` if the collection's vectors are of
     another embedder, `UnknownCollection` if it was deleted, and what `models` raises.
@@ -119,7 +120,8 @@ async def search_many(
     _refuse_empty(queries)
     info = await models.info(embedder)
     timer = Timer()
-    first = call if reranker is None else replace(call, then=(reranker, *call.then))
+    order = cascade_of(options, reranker, k)
+    first = replace(call, then=(*(stage.reranker for stage in order), *call.then))
     depth = max(options.depth, k)
 
     def lexical() -> tuple[CollectionSnapshot, list[list[Scored]]]:
@@ -133,7 +135,7 @@ async def search_many(
         _in_thread(lexical),
         timer.wait("embed", models.embed(embedder, list(queries), "query", call=first)),
     )
-    wanted = max(k, options.rerank_depth if reranker else 0)
+    wanted = order[0].depth if order else k
     nears: list[list[Scored]] = []
 
     def rest(query: str, vector: npt.NDArray[np.float32], words: list[Scored]) -> list[Hit]:
@@ -145,8 +147,8 @@ async def search_many(
 
     lists = await _in_thread(lambda: list(map(rest, queries, vectors, by_words)))
     skipped: tuple[str, ...] = ()
-    if reranker and any(lists):
-        work = _reranked(models, reranker, queries, lists, call, paces or Paces())
+    if order and any(lists):
+        work = _reranked(index, models, order, queries, lists, call, paces or Paces())
         lists, skipped = await timer.wait("rerank", work)
     timings = timer.total()
     found = [SearchResult(tuple(hits[:k]), snapshot.generation, timings, skipped) for hits in lists]
@@ -159,8 +161,9 @@ def _refuse_empty(queries: Sequence[str]) -> None:
 
 
 async def _reranked(
+    index: EmbeddedIndex,
     models: Models,
-    reranker: str,
+    order: Sequence[Stage],
     queries: Sequence[str],
     lists: Sequence[list[Hit]],
     call: Call,
@@ -168,9 +171,14 @@ async def _reranked(
 ) -> tuple[list[list[Hit]], tuple[str, ...]]:
     """Every query's hits in the reranker's order, side by side; each thing that was left out
     once."""
+
+    def kept(chunks: Sequence[int], fingerprint: str) -> dict[int, bytes]:
+        with index.reading() as db:
+            return compressed.read(db, chunks, fingerprint)
+
     found = await together(
         *(
-            rerank(models, reranker, query, hits, call, paces)
+            cascade(models, order, query, hits, call, paces, kept)
             for query, hits in zip(queries, lists, strict=True)
         )
     )
