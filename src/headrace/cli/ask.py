@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from headrace.config.options import Config
     from headrace.pipeline.plan import AnswerRequest
     from headrace.pipeline.services import Services
-    from headrace.types import DoneEvent, Event, Quote, UnsupportedEvent
+    from headrace.types import Conflict, DoneEvent, Event, Quote, Refused, UnsupportedEvent
 
 EPILOG = """\b
 Examples:
@@ -39,6 +39,9 @@ Examples:
 Exit status: 0 answered, 3 the documents hold no answer, 1 failed, 2 wrong usage.
 """
 NO_ANSWER = 3
+
+BEGINNING = 160
+"""Characters of a nearest passage that are printed."""
 
 
 class Generate(StrEnum):
@@ -130,6 +133,8 @@ class Transcript:
         self.text = ""
         self.quotes: list[Quote] = []
         self.unsupported: list[UnsupportedEvent] = []
+        self.refused: Refused | None = None
+        self.conflicts: list[Conflict] = []
         self.done: DoneEvent | None = None
         self._quiet = quiet
         self._console = terminal.out()
@@ -146,6 +151,10 @@ class Transcript:
                 self.quotes.append(quote)
             case types.UnsupportedEvent():
                 self.unsupported.append(event)
+            case types.RefusedEvent(refused):
+                self.refused = refused
+            case types.ConflictEvent(conflict):
+                self.conflicts.append(conflict)
             case types.DoneEvent():
                 self.done = event
             case types.ErrorEvent(code, message):
@@ -191,6 +200,19 @@ class Transcript:
                 terminal.styled(("withheld: ", "yellow"), f"{event.text} ({event.reason})")
             )
 
+        self._print_nearest()
+
+    def _print_nearest(self) -> None:
+        """Where a refusal's nearest passages stand, and how each begins."""
+        if self.refused is None:
+            return
+        self._console.print(terminal.styled(("refused: ", "yellow"), self.refused.reason))
+        for hit in self.refused.nearest:
+            where = place(hit.source, hit.path, hit.page)
+            begins = " ".join(hit.text.split())[:BEGINNING]
+            self._console.print(terminal.styled(("nearest: ", "bold"), (where, "cyan")))
+            self._console.print(terminal.styled(f"    {begins}"))
+
     def record(self, request: AnswerRequest) -> dict[str, Any]:
         """The whole answer for programs."""
         done = self.finished()
@@ -201,6 +223,8 @@ class Transcript:
             "refusal": done.refusal,
             "quotes": self.quotes,
             "unsupported": self.unsupported,
+            "refused": self.refused,
+            "conflicts": self.conflicts,
             "finish_reason": done.finish_reason,
             "usage": done.usage,
             "timings": done.timings,

@@ -144,7 +144,7 @@ class Data(NamedTuple):
     fold: npt.NDArray[np.int64]
 
     def only(self, which: npt.NDArray[np.bool_]) -> Data:
-        return Data(*(values[which] for values in self))
+        return Data(self.rows[which], self.answerable[which], self.rule[which], self.fold[which])
 
 
 def arrays(given: Sequence[Example]) -> Data:

@@ -38,6 +38,8 @@ from headrace.http.sse import event
 from headrace.pipeline.answer import AnswerRequest, answer
 from headrace.types import (
     Call,
+    Conflict,
+    ConflictEvent,
     DeltaEvent,
     DoneEvent,
     ErrorEvent,
@@ -50,6 +52,8 @@ from headrace.types import (
     Message,
     Quote,
     QuoteEvent,
+    Refused,
+    RefusedEvent,
     UnsupportedEvent,
     Usage,
 )
@@ -185,6 +189,8 @@ class Collected:
     quotes: list[Quote] = field(default_factory=list)
     unsupported: list[UnsupportedSentence] = field(default_factory=list)
     hits: tuple[Hit, ...] = ()
+    refused: Refused | None = None
+    conflicts: list[Conflict] = field(default_factory=list)
     done: DoneEvent | None = None
 
     def add(self, item: Event) -> None:
@@ -198,6 +204,10 @@ class Collected:
                 self.unsupported.append(UnsupportedSentence(item.text, item.reason, item.span))
             case HitsEvent():
                 self.hits = item.hits
+            case RefusedEvent():
+                self.refused = item.refused
+            case ConflictEvent():
+                self.conflicts.append(item.conflict)
             case DoneEvent():
                 self.done = item
             case ErrorEvent():
@@ -214,6 +224,8 @@ class Collected:
             skipped=self.done.skipped,
             config_version=self.done.config_version,
             generation=self.done.generation,
+            refused=self.refused,
+            conflicts=tuple(self.conflicts),
         )
 
 

@@ -16,10 +16,14 @@ from typing import NamedTuple
 from headrace.pipeline import claims
 from headrace.pipeline.evidence import Evidence, Passage
 from headrace.pipeline.language import language
+from headrace.pipeline.words import DENIAL
 from headrace.types import Span
 
 SAME = 0.75
 """Share of each range's terms, numbers aside, that the other must have."""
+
+SAME_BUT_DENIED = 0.9
+"""The same where the only difference is a denial: in longer sentences one often denies a detail."""
 
 ASKED = 0.5
 """Share of the question's terms that each of them must have, its titles included."""
@@ -81,10 +85,12 @@ def _ranges(passage: Passage, asked: frozenset[str]) -> Iterator[_Range]:
     path = claims.terms(" ".join(passage.hit.path))
     for span in passage.pieces:
         text = span.of(passage.hit.text)
-        amounts = amounts_of(text)
-        terms = frozenset(t for t in claims.terms(_without_amounts(text)) if not t.isdigit())
-        if len(terms) >= FEWEST_TERMS and claims.coverage(asked, terms | path) >= ASKED:
-            yield _Range(passage, span, text, terms, amounts)
+        terms = frozenset(t for t in claims.terms(_subject(text)) if not t.isdigit())
+        if (
+            len(terms) >= FEWEST_TERMS
+            and claims.coverage(asked, claims.terms(text) | path) >= ASKED
+        ):
+            yield _Range(passage, span, text, terms, amounts_of(text))
 
 
 def amounts_of(text: str) -> dict[str, frozenset[str]]:
@@ -107,16 +113,21 @@ def _plain(text: str) -> str:
     return _PROVISION.sub(" ", unicodedata.normalize("NFKC", text))
 
 
-def _without_amounts(text: str) -> str:
-    return _AMOUNT.sub(" ", _plain(text))
+def _subject(text: str) -> str:
+    """The text without what a contradiction may differ in: amounts and denials."""
+    return DENIAL.sub("", _AMOUNT.sub(" ", _plain(text)))
 
 
 def _same_matter(one: _Range, other: _Range) -> bool:
     """Whether both speak of one thing in nearly the same words, and are not one text."""
     if language(one.text) != language(other.text) or _squeezed(one.text) == _squeezed(other.text):
         return False
-    shared = min(claims.coverage(one.terms, other.terms), claims.coverage(other.terms, one.terms))
-    return shared >= SAME
+    return _alike(one, other) >= SAME
+
+
+def _alike(one: _Range, other: _Range) -> float:
+    """The smaller share of each one's terms that the other has."""
+    return min(claims.coverage(one.terms, other.terms), claims.coverage(other.terms, one.terms))
 
 
 def _difference(one: _Range, other: _Range) -> tuple[str, str] | None:
@@ -127,14 +138,16 @@ def _difference(one: _Range, other: _Range) -> tuple[str, str] | None:
         if len(unlike) == 1 and not one.amounts[unlike[0]] & other.amounts[unlike[0]]:
             unit = unlike[0]
             return _say(one.amounts[unit], unit), _say(other.amounts[unit], unit)
-        if not unlike and claims.denies(one.text) != claims.denies(other.text):
+        if unlike or claims.denies(one.text) == claims.denies(other.text):
+            return None
+        if _alike(one, other) >= SAME_BUT_DENIED:
             return _denial(one.text), _denial(other.text)
     return None
 
 
 def _say(numbers: frozenset[str], unit: str) -> str:
     gap = " " if unit.isascii() and unit.isalpha() else ""
-    return ", ".join(f"{number}{gap}{unit}" for number in sorted(numbers, key=float))
+    return ", ".join(f"{number}{gap}{unit}" for number in sorted(numbers))
 
 
 def _denial(text: str) -> str:

@@ -135,11 +135,17 @@ def _superseded(newer: Hit, older: Hit, new: Dated, old: Dated) -> Conflict:
 
 
 def _preferred(hits: Sequence[Hit], newest: dict[str, str]) -> tuple[Hit, ...]:
-    places = {(hit.document_id, hit.path[-1:]) for hit in hits}
-    left = [
+    """`newest`: which document took the place of an older one."""
+    places = {(hit.document_id, _place(hit)) for hit in hits}
+    new = [hit for hit in hits if hit.document_id not in newest]
+    old = [
         hit
         for hit in hits
-        if hit.document_id not in newest or (newest[hit.document_id], hit.path[-1:]) not in places
+        if hit.document_id in newest and (newest[hit.document_id], _place(hit)) not in places
     ]
-    old = [hit for hit in left if hit.document_id in newest]
-    return tuple([hit for hit in left if hit.document_id not in newest] + old)
+    return (*new, *old)
+
+
+def _place(hit: Hit) -> str:
+    """The last title over a hit, without a date."""
+    return base_title(hit.path[-1]) if hit.path else ""
