@@ -15,6 +15,7 @@ from headrace.evaluation.calibrating import (
     Example,
     arrays,
     calibrate,
+    check_enough,
     examples,
     fitted,
     out_of_fold,
@@ -101,7 +102,7 @@ def test_what_the_rule_refuses_stays_refused_unless_it_refuses_too_much() -> Non
 
 def test_too_few_questions() -> None:
     with pytest.raises(BadRequest, match="3 questions with an answer and 3 without are too few"):
-        fitted(arrays(made(3, 1.0)))
+        check_enough(made(3, 1.0))
 
 
 def config(folder: Path) -> Config:

@@ -33,8 +33,8 @@ from headrace.retrieval.search import search_many
 from headrace.types import BULK, Hit
 
 FOLDS = 5
-FEWEST = 15
-"""Questions with an answer, and as many without, in every part that something is fitted to."""
+FEWEST = 20
+"""Questions with an answer, and as many without: fewer say nothing of a share of a twentieth."""
 
 SPARE = 40
 """Passages fetched beyond those that are looked at, to take the place of the gold ones."""
@@ -179,18 +179,21 @@ def out_of_fold(data: Data, may_be_refused: float) -> Array:
 
 def fitted(data: Data, may_be_refused: float = REFUSED) -> tuple[Judge, float]:
     """The judge from all examples, and its threshold in log-odds: that of the cross-validation,
-    since the scores of what it was fitted to are too good. Raises `BadRequest` if there are too
-    few."""
-    with_answer = int(data.answerable.sum())
-    without = len(data.answerable) - with_answer
+    since the scores of what it was fitted to are too good."""
+    scores = out_of_fold(data, may_be_refused)[data.answerable]
+    return judge_of(data, may_be_refused), threshold_for(scores, may_be_refused)
+
+
+def check_enough(given: Sequence[Example]) -> None:
+    """Raises `BadRequest` if there are too few examples of either kind."""
+    with_answer = sum(example.answerable for example in given)
+    without = len(given) - with_answer
     if min(with_answer, without) < FEWEST:
         raise BadRequest(
             f"{with_answer} questions with an answer and {without} without are too few: at least "
             f"{FEWEST} of each are needed (a question whose `gold` is given counts for both)",
             field="questions",
         )
-    scores = out_of_fold(data, may_be_refused)[data.answerable]
-    return judge_of(data, may_be_refused), threshold_for(scores, may_be_refused)
 
 
 def quality(data: Data, may_be_refused: float = REFUSED) -> Quality:
@@ -223,10 +226,7 @@ async def calibrate(
     """Fit a collection's judge to a suite, and keep it in the collection's folder. Raises
     `BadRequest` for too few questions, `StorageError`, and what the search raises."""
     given = await examples(services, suite, progress)
-    if not given:
-        raise BadRequest(
-            "no question of the suite says whether it has an answer", field="questions"
-        )
+    check_enough(given)
     data = arrays(given)
     judge, threshold = await asyncio.to_thread(fitted, data, may_be_refused)
     options = services.config.collection(suite.collection)
