@@ -62,10 +62,15 @@ class Example(NamedTuple):
 async def examples(
     services: Services, suite: Suite, progress: Callable[[int, int], None] | None = None
 ) -> list[Example]:
-    """What is found for the suite's questions. Raises what the search raises."""
+    """What is found for the suite's questions; empty ones, and those of which it does not say
+    whether they have an answer, are left out. Raises what the search raises."""
     index = await asyncio.to_thread(services.collections.open, suite.collection)
     made: list[Example] = []
-    numbered = [(n, q) for n, q in enumerate(suite.questions) if q.has_answer is not None]
+    numbered = [
+        (number, question)
+        for number, question in enumerate(suite.questions)
+        if question.has_answer is not None and any(map(str.isalnum, question.text))
+    ]
     for start in range(0, len(numbered), AT_ONCE):
         some = numbered[start : start + AT_ONCE]
         plans = [
