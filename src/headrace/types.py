@@ -308,6 +308,40 @@ class UnsupportedEvent(msgspec.Struct, frozen=True, tag="unsupported", tag_field
     span: Span
 
 
+class Refused(msgspec.Struct, frozen=True):
+    """Why there is no answer: too little `support` (less than `threshold`), or nothing in the
+    passages that answers on its own. `nearest` are the passages that came closest."""
+
+    reason: str
+    support: float
+    threshold: float
+    nearest: tuple[Hit, ...]
+
+
+class RefusedEvent(msgspec.Struct, frozen=True, tag="refused", tag_field="type"):
+    """The documents hold no answer; comes once, before `done`."""
+
+    refused: Refused
+
+
+class Conflict(msgspec.Struct, frozen=True):
+    """Passages that do not go together. `contradiction`: the quotes numbered `quotes` say
+    different things of the same matter, `values` (in their order). `superseded`: the answer leans
+    on the newer of two versions of one text; `sources` names both, the newer first, and `values`
+    are their dates."""
+
+    kind: Literal["contradiction", "superseded"]
+    sources: tuple[str, ...]
+    values: tuple[str, ...]
+    quotes: tuple[int, ...] = ()
+
+
+class ConflictEvent(msgspec.Struct, frozen=True, tag="conflict", tag_field="type"):
+    """A conflict that the answer's text names."""
+
+    conflict: Conflict
+
+
 class DoneEvent(msgspec.Struct, frozen=True, tag="done", tag_field="type"):
     """The end of an answer. `refusal` means: the documents hold no answer, and the text says so."""
 
@@ -335,6 +369,8 @@ Event: TypeAlias = (
     | DeltaEvent
     | QuoteEvent
     | UnsupportedEvent
+    | RefusedEvent
+    | ConflictEvent
     | DoneEvent
     | ErrorEvent
 )

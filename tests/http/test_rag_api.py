@@ -68,11 +68,25 @@ async def test_events_in_order_with_quotes_that_hold(client: httpx.AsyncClient) 
 
 async def test_refusal_is_recognisable(client: httpx.AsyncClient) -> None:
     question = "Welche Farbe hat Quantenchromodynamik?"
-    done = events(await client.post("/api/rag/chat", json=rag(question=question)))[-1][1]
-    assert done["refusal"] is True
+    found = events(await client.post("/api/rag/chat", json=rag(question=question)))
+    assert found[-1][1]["refusal"] is True
+    (refused,) = (data["refused"] for name, data in found if name == "refused")
+    assert refused["support"] < refused["threshold"]
+    assert {hit["title"] for hit in refused["nearest"]} == {"Market rules"}
     body = (await client.post("/v1/chat/completions", json=chat(question))).json()
-    assert body["choices"][0]["message"]["headrace"]["refusal"] is True
-    assert body["choices"][0]["message"]["headrace"]["quotes"] == []
+    extension = body["choices"][0]["message"]["headrace"]
+    assert extension["refusal"] is True
+    assert extension["refused"] == refused
+    assert extension["quotes"] == []
+
+
+async def test_an_answer_has_no_refusal_and_no_conflict(client: httpx.AsyncClient) -> None:
+    found = events(await client.post("/api/rag/chat", json=rag()))
+    assert not {"refused", "conflict"} & {name for name, _ in found}
+    body = (await client.post("/v1/chat/completions", json=chat())).json()
+    extension = body["choices"][0]["message"]["headrace"]
+    assert extension["refused"] is None
+    assert extension["conflicts"] == []
 
 
 @pytest.mark.parametrize(
@@ -83,6 +97,8 @@ async def test_refusal_is_recognisable(client: httpx.AsyncClient) -> None:
         ({"question": ""}, 422, "question"),
         ({"question": "  "}, 400, "messages"),
         ({"question": "x" * 30_000}, 400, "messages"),
+        ({"question": "狗" * 100_000}, 400, "messages"),
+        ({"question": "？？！"}, 400, "messages"),
         ({"hits": 0}, 422, "hits"),
         ({"generator": "nobody"}, 404, "model"),
         ({"generate": "maybe"}, 422, "generate"),
@@ -137,6 +153,9 @@ async def test_quotations_alone_need_no_generator(client: httpx.AsyncClient) -> 
     [
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"messages": [{"role": "assistant", "content": "hello"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "x" * 100_000}]}, "messages"),
+        ({"messages": [{"role": "user", "content": " \n"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "!?"}]}, "messages"),
     ],
 )
 async def test_wrong_cited_requests(

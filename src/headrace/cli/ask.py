@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     from headrace.config.options import Config
     from headrace.pipeline.plan import AnswerRequest
     from headrace.pipeline.services import Services
-    from headrace.types import DoneEvent, Event, HopEvent, Quote, UnsupportedEvent
+    from headrace.types import (
+        Conflict,
+        DoneEvent,
+        Event,
+        HopEvent,
+        Quote,
+        Refused,
+        UnsupportedEvent,
+    )
 
 EPILOG = """\b
 Examples:
@@ -39,6 +47,9 @@ Examples:
 Exit status: 0 answered, 3 the documents hold no answer, 1 failed, 2 wrong usage.
 """
 NO_ANSWER = 3
+
+BEGINNING = 160
+"""Characters of a nearest passage that are printed."""
 
 
 class Effort(StrEnum):
@@ -149,6 +160,8 @@ class Transcript:
         self.quotes: list[Quote] = []
         self.unsupported: list[UnsupportedEvent] = []
         self.hops: list[HopEvent] = []
+        self.refused: Refused | None = None
+        self.conflicts: list[Conflict] = []
         self.done: DoneEvent | None = None
         self._quiet = quiet
         self._console = terminal.out()
@@ -167,6 +180,10 @@ class Transcript:
                 self.unsupported.append(event)
             case types.HopEvent():
                 self.hops.append(event)
+            case types.RefusedEvent(refused):
+                self.refused = refused
+            case types.ConflictEvent(conflict):
+                self.conflicts.append(conflict)
             case types.DoneEvent():
                 self.done = event
             case types.ErrorEvent(code, message):
@@ -224,6 +241,18 @@ class Transcript:
                 )
         if self.hops:
             self._console.print()
+        self._print_nearest()
+
+    def _print_nearest(self) -> None:
+        """Where a refusal's nearest passages stand, and how each begins."""
+        if self.refused is None:
+            return
+        self._console.print(terminal.styled(("refused: ", "yellow"), self.refused.reason))
+        for hit in self.refused.nearest:
+            where = place(hit.source, hit.path, hit.page)
+            begins = " ".join(hit.text.split())[:BEGINNING]
+            self._console.print(terminal.styled(("nearest: ", "bold"), (where, "cyan")))
+            self._console.print(terminal.styled(f"    {begins}"))
 
     def record(self, request: AnswerRequest) -> dict[str, Any]:
         """The whole answer for programs."""
@@ -236,6 +265,8 @@ class Transcript:
             "quotes": self.quotes,
             "unsupported": self.unsupported,
             "hops": self.hops,
+            "refused": self.refused,
+            "conflicts": self.conflicts,
             "finish_reason": done.finish_reason,
             "usage": done.usage,
             "timings": done.timings,

@@ -60,6 +60,13 @@ class AnswerOptions(Options):
     strict: bool = Field(
         False, description="Withhold sentences that the sources do not support, not only mark them."
     )
+    refuse_below: float | None = Field(
+        None,
+        ge=0,
+        description="Support below which a question is refused. Empty: the threshold that the "
+        "collection was calibrated to (`headrace eval calibrate`), a probability; without a "
+        "calibration 1, which is what the rule for any collection asks for.",
+    )
     max_tokens: int = Field(256, ge=1, description="Longest answer, in tokens.")
     prompt_tokens: int = Field(
         1024, ge=128, description="Token budget of the prompt; passages beyond it are left out."

@@ -122,6 +122,13 @@ class ModelOptions(Options):
         description="Embedder: cosine with a question from which a passage counts as relevant even "
         "if it shares no word with it; it depends on the model. Empty: only shared words count.",
     )
+    near_cosine_across: float | None = Field(
+        None,
+        ge=-1,
+        le=1,
+        description="Embedder: the same for a passage in another language than the question, whose "
+        "vectors lie further apart. Empty: no such passage counts as relevant by its vector.",
+    )
     upstream_model: str = Field(
         "", description="Engine `openai`: the model's name at the upstream; empty takes our name."
     )
@@ -183,6 +190,7 @@ def default_models() -> dict[str, ModelOptions]:
             query_prefix="query: ",
             passage_prefix="passage: ",
             near_cosine=0.88,
+            near_cosine_across=0.81,
         ),
         "e5-late": ModelOptions(
             role=Role.RERANKER,

@@ -38,6 +38,8 @@ from headrace.http.sse import event
 from headrace.pipeline.answer import AnswerRequest, answer
 from headrace.types import (
     Call,
+    Conflict,
+    ConflictEvent,
     DeltaEvent,
     DoneEvent,
     ErrorEvent,
@@ -51,6 +53,8 @@ from headrace.types import (
     Message,
     Quote,
     QuoteEvent,
+    Refused,
+    RefusedEvent,
     UnsupportedEvent,
     Usage,
 )
@@ -188,6 +192,8 @@ class Collected:
     unsupported: list[UnsupportedSentence] = field(default_factory=list)
     hits: tuple[Hit, ...] = ()
     hops: list[HopEvent] = field(default_factory=list)
+    refused: Refused | None = None
+    conflicts: list[Conflict] = field(default_factory=list)
     done: DoneEvent | None = None
 
     def add(self, item: Event) -> None:
@@ -203,6 +209,10 @@ class Collected:
                 self.hits = item.hits
             case HopEvent():
                 self.hops.append(item)
+            case RefusedEvent():
+                self.refused = item.refused
+            case ConflictEvent():
+                self.conflicts.append(item.conflict)
             case DoneEvent():
                 self.done = item
             case ErrorEvent():
@@ -220,6 +230,8 @@ class Collected:
             skipped=self.done.skipped,
             config_version=self.done.config_version,
             generation=self.done.generation,
+            refused=self.refused,
+            conflicts=tuple(self.conflicts),
         )
 
 

@@ -15,8 +15,9 @@ from headrace.pipeline.finding import Finding
 from headrace.pipeline.plan import AnswerRequest, Plan, cycle_call, make_plan
 from headrace.pipeline.prompt import build_prompt
 from headrace.pipeline.quotes import choose_from_each
-from headrace.pipeline.relevance import relevant
+from headrace.pipeline.refusal import conflicts, refused, supported
 from headrace.pipeline.services import Services
+from headrace.pipeline.versions import current
 from headrace.pipeline.writing import Writer
 from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.types import (
@@ -103,10 +104,13 @@ async def _answer(services: Services, request: AnswerRequest) -> AsyncGenerator[
     yield run.stage("retrieve")
     yield HitsEvent(result.hits)
 
-    sources = passages(result.hits)
+    hits, superseded = await asyncio.to_thread(current, result.hits, index)
+    sources = passages(hits)
     checker = Checker(plan, index, sources)
-    near = services.config.models[plan.embedder].near_cosine
-    if not await asyncio.to_thread(relevant, plan.lookup, sources, index.snapshot(), near):
+    support, problem = await supported(services, plan, index, sources)
+    run.skipped += [problem] if problem else []
+    yield run.stage("relevance", str(support))
+    if not support.enough:
         yield checker.refuse()
     else:
         if plan.generator is not None:
@@ -119,6 +123,11 @@ async def _answer(services: Services, request: AnswerRequest) -> AsyncGenerator[
             async for event in _quote(services, plan, checker, finding.grouped(sources), budget):
                 yield event
             yield run.stage("quote")
+    if checker.refused:
+        yield refused(support, sources)
+    else:
+        async for event in conflicts(plan, checker, sources, superseded):
+            yield event
     yield _done(services, plan, checker, result, run)
 
 

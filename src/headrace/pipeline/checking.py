@@ -7,13 +7,23 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 
 from headrace.pipeline import claims
+from headrace.pipeline.conflicts import Clash
 from headrace.pipeline.evidence import Evidence, Passage
 from headrace.pipeline.phrases import phrase
 from headrace.pipeline.plan import Plan
 from headrace.pipeline.quotes import Quotations
 from headrace.pipeline.verify import Verdict, verify
 from headrace.retrieval.base import Index
-from headrace.types import DeltaEvent, Event, Quote, QuoteEvent, Span, UnsupportedEvent
+from headrace.types import (
+    Conflict,
+    ConflictEvent,
+    DeltaEvent,
+    Event,
+    Quote,
+    QuoteEvent,
+    Span,
+    UnsupportedEvent,
+)
 
 _FINAL_MARK = re.compile(r"([。！？.!?]+[”’」』）)\"]*)$")
 _DECLINES = re.compile(
@@ -37,6 +47,8 @@ class Checker:
         self._position = 0
         self._ending = ""
         self._seen: set[str] = set()
+        self.cited: set[str] = set()
+        """Sources that were quoted."""
         self.supported = 0
         self.refused = False
         self.repeats = False
@@ -61,7 +73,7 @@ class Checker:
         verdict, cited = await asyncio.to_thread(self._judge, sentence)
         for quote, new in cited:
             if new:
-                yield QuoteEvent(quote)
+                yield self._new(quote)
         tail = sentence[len(sentence.rstrip()) :]
         if verdict.reason and not _declines(verdict.text):
             async for event in self._unsupported(verdict, tail):
@@ -99,7 +111,7 @@ class Checker:
         if self._position:
             yield self._say(self._gap() + phrase("fallback", self._plan.question) + "\n")
         for quote in quotes:
-            yield QuoteEvent(quote)
+            yield self._new(quote)
             where = " › ".join(quote.path) or quote.title
             yield self._say(f"“{quote.text}” [{quote.number}] ({where})\n")
             self.supported += 1
@@ -107,6 +119,31 @@ class Checker:
     def greet(self) -> DeltaEvent:
         """Return a greeting, and say what can be asked."""
         return self._say(phrase("greeting", self._plan.question))
+
+    async def contradict(self, clash: Clash) -> AsyncGenerator[Event, None]:
+        """Name a contradiction, with both sides quoted; nothing, if one cannot be quoted."""
+        both = (clash.one, clash.other)
+        cited = await asyncio.to_thread(lambda: [self._quotations.cite(each) for each in both])
+        quotes = [found for found in cited if found is not None]
+        if len(quotes) < len(both):
+            return
+        yield self.name("contradiction", values=" / ".join(clash.values))
+        for quote, new in quotes:
+            if new:
+                yield self._new(quote)
+            where = " › ".join(quote.path) or quote.title
+            yield self._say(f"\n“{quote.text}” [{quote.number}] ({where})")
+        sources = tuple(quote.source for quote, _ in quotes)
+        numbers = tuple(quote.number for quote, _ in quotes)
+        yield ConflictEvent(Conflict("contradiction", sources, clash.values, numbers))
+
+    def name(self, what: str, **values: str) -> DeltaEvent:
+        """A paragraph of its own: one of Headrace's phrases."""
+        return self._say(self._gap() + phrase(what, self._plan.question).format(**values))
+
+    def _new(self, quote: Quote) -> QuoteEvent:
+        self.cited.add(quote.source)
+        return QuoteEvent(quote)
 
     def refuse(self) -> DeltaEvent:
         """Say that the documents do not answer."""

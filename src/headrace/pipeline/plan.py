@@ -65,10 +65,16 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def make_plan(config: Config, request: AnswerRequest) -> Plan:
-    """Raises `BadRequest` for an empty or huge question, `UnknownModel` for a wrong generator."""
+    """Raises `BadRequest` for an empty, wordless or huge question, `UnknownModel` for a wrong
+    generator."""
     question = request.question.strip()
     if not question:
         raise BadRequest("the question is empty", field="messages")
+    if not any(map(str.isalnum, question)):
+        raise BadRequest(
+            "the question has no letter and no digit, so there is nothing to look for",
+            field="messages",
+        )
     if len(question) > MAX_QUESTION:
         raise BadRequest(
             f"the question has {len(question)} characters; the limit is {MAX_QUESTION}: "
