@@ -3,6 +3,9 @@
 Min-max normalisation and a convex sum follow Bruch, Gai and Ingber, "An Analysis of Fusion
 Functions for Hybrid Retrieval" (2022); reciprocal ranks follow Cormack, Clarke and Buettcher
 (2009). Measured on 1,000 law questions, 100 candidates each: convex R@10 .559, ranks .546.
+
+What a document's other hits say (`with_documents`) is the cluster hypothesis at work: on the same
+questions R@10 .5535 to .558, R@50 .700 to .724, R@100 .776 to .790.
 """
 
 from __future__ import annotations
@@ -10,14 +13,23 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 from unicodedata import normalize
+
+import numpy as np
+import numpy.typing as npt
 
 from headrace.config.answering import RetrievalOptions
 from headrace.retrieval.base import Scored, scored
 from headrace.types import Hit
 
 T = TypeVar("T")
+Ids: TypeAlias = npt.NDArray[np.int64]
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+SUPPORTERS = 30
+"""Hits whose documents count. 10 to 100 make no difference beyond chance on the law questions."""
+
 _SPACE = re.compile(r"\s+")
 
 
@@ -49,6 +61,28 @@ def reciprocal_ranks(lists: Iterable[Sequence[Scored]], constant: int) -> list[S
         for rank, (chunk_id, _) in enumerate(found, 1):
             sums[chunk_id] = sums.get(chunk_id, 0.0) + 1.0 / (constant + rank)
     return _ranked(sums)
+
+
+def with_documents(found: Sequence[Scored], documents: Ids, weight: float) -> list[Scored]:
+    """The list, best first, each score raised by up to `weight` times the best one: by the part
+    that its document has of the scores of the first `SUPPORTERS`. `documents` int64 [n] says
+    whose each is. Where documents answer with one chunk each, the order stays."""
+    if not found or not weight:
+        return list(found)
+    scores = np.fromiter((score for _, score in found), np.float64, len(found))
+    raised = scores + weight * max(scores[0], 0.0) * support(documents, scores, SUPPORTERS)
+    ids = np.fromiter((chunk_id for chunk_id, _ in found), np.int64, len(found))
+    order = np.lexsort((ids, -raised))
+    return scored(ids[order].tolist(), raised[order].tolist())
+
+
+def support(documents: Ids, scores: Floats, first: int) -> Floats:
+    """float64 [n]: the root of the part that each one's document has of the scores of the `first`
+    (best first), over the same of the document that has most."""
+    numbers, which = np.unique(documents, return_inverse=True)
+    sums = np.bincount(which[:first], np.maximum(scores[:first], 0), len(numbers))
+    found: Floats = np.sqrt(sums / max(float(sums.max()), 1e-9))[which]
+    return found
 
 
 def fuse(
