@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +15,11 @@ from msgspec.structs import replace
 
 from headrace.config.answering import RetrievalOptions
 from headrace.errors import BadRequest
-from headrace.retrieval.analyze import references
 from headrace.retrieval.base import Scored
 from headrace.retrieval.collections import check_embedder
 from headrace.retrieval.embedded import EmbeddedIndex
-from headrace.retrieval.fuse import fuse, without_copies
+from headrace.retrieval.fuse import without_copies
+from headrace.retrieval.order import NOT_RANKED, POOL, Order, fused, order_for, ranked, reordered
 from headrace.retrieval.rerank import rerank
 from headrace.retrieval.snapshot import CollectionSnapshot
 from headrace.serving.models import Models, both, together
@@ -106,11 +107,11 @@ async def search_many(
     every stage's whole list, which changes nothing else.
 
     1. Lexical search and the queries' embedding start at once; dense search follows. 2. The lists
-    are fused. 3. Texts are fetched after that, so what was deleted meanwhile is not among the hits.
+    are fused, and ordered by the collection's fitted ranker, if there is one (`order`). 3. Texts
+    are fetched after that, so what was deleted meanwhile is not among the hits.
     4. A reranker, if any, scores the first `rerank_depth`, or what there is time for.
 
-    The steps in threads are two, not one each: a change of threads costs as much as a search of a
-    small collection.
+    The steps in threads are two: a change of threads costs as much as a small search.
 
     Raises `BadRequest` for an empty query, `ConfigError` if the collection's vectors are of
     another embedder, `UnknownCollection` if it was deleted, and what `models` raises.
@@ -120,42 +121,81 @@ async def search_many(
     info = await models.info(embedder)
     timer = Timer()
     first = call if reranker is None else replace(call, then=(reranker, *call.then))
-    depth = max(options.depth, k)
 
-    def lexical() -> tuple[CollectionSnapshot, list[list[Scored]]]:
+    wanted = max(k, options.rerank_depth if reranker else 0)
+
+    def begin() -> tuple[_Finder, list[list[Scored]]]:
         snapshot = timer.call("snapshot", index.snapshot)
         check_embedder(index.name, snapshot.embedder, embedder, info)
-        return snapshot, [
-            timer.call("lexical", snapshot.search_lexical, query, depth, where) for query in queries
+        order = order_for(index, options, info.fingerprint)
+        depth = max(order.options.depth, k)
+        search_lexical = snapshot.search_lexical
+        return _Finder(index, snapshot, order, where, depth, wanted, timer), [
+            timer.call("lexical", search_lexical, query, depth, where) for query in queries
         ]
 
-    (snapshot, by_words), vectors = await both(
-        _in_thread(lexical),
+    (finder, by_words), vectors = await both(
+        _in_thread(begin),
         timer.wait("embed", models.embed(embedder, list(queries), "query", call=first)),
     )
-    wanted = max(k, options.rerank_depth if reranker else 0)
-    traces: list[dict[str, tuple[int, ...]]] = []
-
-    def rest(query: str, vector: npt.NDArray[np.float32], words: list[Scored]) -> list[Hit]:
-        near = timer.call("dense", snapshot.search_dense, vector, depth, where)
-        scores = timer.call("fuse", _fused, near, words, query, options, wanted + SPARE)
-        found = timer.call("fetch", index.get, scores, where)
-        traces.append(_stages(near, words, query, options) if stages else {})
-        return without_copies(found, wanted)
-
-    lists = await _in_thread(lambda: list(map(rest, queries, vectors, by_words)))
-    skipped: tuple[str, ...] = ()
+    found = await _in_thread(lambda: list(map(finder.find, queries, vectors, by_words)))
+    lists, skipped = [each.hits for each in found], finder.order.refused
     if reranker and any(lists):
         work = _reranked(models, reranker, queries, lists, call, paces or Paces())
-        lists, skipped = await timer.wait("rerank", work)
-        if stages:
-            for trace, hits in zip(traces, lists, strict=True):
-                trace["rerank"] = tuple(hit.chunk_id for hit in hits)
+        lists, late = await timer.wait("rerank", work)
+        lists = [
+            reordered(finder.order.ranker, reranker, hits, each.features)
+            for hits, each in zip(lists, found, strict=True)
+        ]
+        skipped += late
     timings = timer.total()
     return [
-        SearchResult(tuple(hits[:k]), snapshot.generation, timings, skipped, trace)
-        for hits, trace in zip(lists, traces, strict=True)
+        SearchResult(
+            hits=tuple(hits[:k]),
+            generation=finder.snapshot.generation,
+            timings=timings,
+            skipped=skipped,
+            stages=_stages(each.lists, hits if reranker else []) if stages else {},
+            ranker=finder.order.id,
+        )
+        for hits, each in zip(lists, found, strict=True)
     ]
+
+
+class _Found(NamedTuple):
+    """What was found for one query: hits, each stage's list, features by chunk id."""
+
+    hits: list[Hit]
+    lists: dict[str, list[Scored]]
+    features: Mapping[int, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class _Finder:
+    """The part of a search after embedding, the same for every query of a batch."""
+
+    index: EmbeddedIndex
+    snapshot: CollectionSnapshot
+    order: Order
+    where: Filter
+    depth: int
+    wanted: int
+    timer: Timer
+
+    def find(self, query: str, vector: npt.NDArray[np.float32], words: list[Scored]) -> _Found:
+        call, snapshot, order = self.timer.call, self.snapshot, self.order
+        near = call("dense", snapshot.search_dense, vector, self.depth, self.where)
+        joined = call("fuse", fused, snapshot, near, words, query, order.options)
+        first, features = NOT_RANKED
+        if order.ranker is not None:
+            first, features = call(
+                "rank", ranked, self.index, snapshot, order.ranker, query, vector, joined, words
+            )
+        lists = {"dense": near, "lexical": words, "fused": joined, "ranked": first}
+        best = [*first, *joined[POOL:]] if first else joined
+        scores = _scores(lists, best[: self.wanted + SPARE])
+        hits = call("fetch", self.index.get, scores, self.where)
+        return _Found(without_copies(hits, self.wanted), lists, features)
 
 
 async def _reranked(
@@ -178,43 +218,30 @@ async def _reranked(
     return [hits for hits, _ in found], tuple(skipped)
 
 
-def _fused(
-    near: Sequence[Scored],
-    by_words: Sequence[Scored],
-    query: str,
-    options: RetrievalOptions,
-    count: int,
+def _scores(
+    lists: Mapping[str, Sequence[Scored]], best: Sequence[Scored]
 ) -> dict[int, dict[str, float]]:
-    """The scores of the best `count` of both lists, best first."""
-    if references(query):  # vectors hardly tell article 44 from article 45; words do
-        options = options.model_copy(update={"dense_weight": min(options.dense_weight, 0.3)})
-    best = fuse(near, by_words, options)[:count]
-    return _scores({"dense": near, "lexical": by_words}, best)
+    """Scores by chunk id and stage, the stages in the order of `lists`, the ids in that of
+    `best`."""
+    by_stage = {stage: dict(found) for stage, found in lists.items()}
+    return {
+        chunk_id: {stage: found[chunk_id] for stage, found in by_stage.items() if chunk_id in found}
+        for chunk_id, _ in best
+    }
 
 
 def _stages(
-    near: Sequence[Scored], by_words: Sequence[Scored], query: str, options: RetrievalOptions
+    lists: Mapping[str, Sequence[Scored]], reranked: Sequence[Hit]
 ) -> dict[str, tuple[int, ...]]:
-    """Chunk ids of each list and of all of them fused, best first."""
-    return {
-        "dense": tuple(found.chunk_id for found in near),
-        "lexical": tuple(found.chunk_id for found in by_words),
-        "fused": tuple(_fused(near, by_words, query, options, len(near) + len(by_words))),
+    """Chunk ids by stage, best first; `ranked` and `rerank` only where they took place."""
+    found = {
+        name: tuple(one.chunk_id for one in listed)
+        for name, listed in lists.items()
+        if listed or name != "ranked"
     }
-
-
-def _scores(
-    lists: Mapping[str, Sequence[Scored]], fused: Sequence[Scored]
-) -> dict[int, dict[str, float]]:
-    """Scores by chunk id and stage, in the order of `fused`, which is each one's last stage."""
-    by_stage = {stage: dict(found) for stage, found in lists.items()}
-    return {
-        chunk_id: {
-            **{stage: found[chunk_id] for stage, found in by_stage.items() if chunk_id in found},
-            "fused": score,
-        }
-        for chunk_id, score in fused
-    }
+    if reranked:
+        found["rerank"] = tuple(hit.chunk_id for hit in reranked)
+    return found
 
 
 async def _in_thread(function: Callable[..., T], *arguments: object) -> T:
