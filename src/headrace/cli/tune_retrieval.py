@@ -1,4 +1,4 @@
-"""`headrace eval tune-retrieval`: what finds the user's passages best, fitted to their questions."""
+"""`headrace eval tune-retrieval`: search fitted to the questions of its users."""
 
 from __future__ import annotations
 

@@ -16,11 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from headrace.config.answering import RetrievalOptions
 from headrace.errors import BadRequest
 from headrace.evaluation.compare import interval
-from headrace.evaluation.fitting import KINDS, Example, held_out
+from headrace.evaluation.fitting import KINDS, Example, fit_linear, held_out
 from headrace.evaluation.format import Question, Suite
 from headrace.evaluation.gold import gold_of
 from headrace.pipeline.services import Services
@@ -310,30 +311,50 @@ def tune(
     by_name = {row.name: row for row in rows}
     chosen = kind if by_name[kind].gain > by_name["weights"].gain else "weights"
     if by_name[chosen].low <= 0:
-        return Tuned(rows, "configured", None)
-    measured = dict(zip(MEASURES, by_name[chosen].means, strict=True))
-    if chosen == "weights":
-        return Tuned(
-            rows,
-            chosen,
-            _replace(
-                fitted,
-                dense_weight=weights.dense,
-                document_weight=weights.document,
-                depth=weights.depth,
-                measured=measured,
-            ),
+        chosen = "configured"
+    elif chosen == "weights":
+        fitted = replace(
+            fitted,
+            dense_weight=weights.dense,
+            document_weight=weights.document,
+            depth=weights.depth,
         )
-    fitted = _replace(fitted, features=NAMES, ranker=KINDS[kind](examples), measured=measured)
-    return Tuned(rows, chosen, fitted)
+    else:
+        fitted = replace(fitted, features=NAMES, ranker=KINDS[kind](examples))
+    if chosen != "configured":
+        fitted = replace(fitted, measured=dict(zip(MEASURES, by_name[chosen].means, strict=True)))
+    if reranker and any(one.reranked for one in asked):
+        again, learned = _tune_reranked(asked, folds)
+        rows += again
+        if learned is not None and chosen in KINDS:
+            fitted = replace(fitted, reranker=reranker, reranked=learned)
+    return Tuned(rows, chosen, None if chosen == "configured" else fitted)
+
+
+def _tune_reranked(asked: Sequence[Asked], folds: Sequence[int]) -> tuple[list[Row], Linear | None]:
+    """The reranker's order against a weighted sum of its score and the features, over the hits that
+    it scored; the sum if it pays."""
+    places = [[i for i, id_ in enumerate(one.ids) if id_ in one.reranked] for one in asked]
+    ids = [[one.ids[i] for i in mine] for one, mine in zip(asked, places, strict=True)]
+    scores = [
+        np.asarray([one.reranked[id_] for id_ in mine], np.float32)
+        for one, mine in zip(asked, ids, strict=True)
+    ]
+    rests = [[i for i in one.ids if i not in one.reranked] for one in asked]
+
+    def lists(by: Sequence[npt.NDArray[np.float32]]) -> list[list[int]]:
+        return [_ordered(a, b) + c for a, b, c in zip(ids, by, rests, strict=True)]
+
+    examples = [
+        Example(np.column_stack([one.rows[mine], given]), one.example().gold[mine])
+        for one, mine, given in zip(asked, places, scores, strict=True)
+    ]
+    before = judged(asked, lists(scores))
+    after = judged(asked, lists(held_out(fit_linear, examples, folds)))
+    rows = [_row("reranker", before, before, folds), _row("reranker+", after, before, folds)]
+    return rows, fit_linear(examples) if rows[1].low > 0 else None
 
 
 def _better(simple: str, other: str, values: dict[str, Values]) -> str:
     low, _ = interval(objective(values[other]) - objective(values[simple]))
     return other if low > 0 else simple
-
-
-def _replace(fitted: Fitted, **changes: object) -> Fitted:
-    import msgspec
-
-    return msgspec.structs.replace(fitted, **changes)

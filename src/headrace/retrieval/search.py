@@ -121,18 +121,14 @@ async def search_many(
     info = await models.info(embedder)
     timer = Timer()
     first = call if reranker is None else replace(call, then=(reranker, *call.then))
-
     wanted = max(k, options.rerank_depth if reranker else 0)
 
     def begin() -> tuple[_Finder, list[list[Scored]]]:
         snapshot = timer.call("snapshot", index.snapshot)
         check_embedder(index.name, snapshot.embedder, embedder, info)
         order = order_for(index, options, info.fingerprint)
-        depth = max(order.options.depth, k)
-        search_lexical = snapshot.search_lexical
-        return _Finder(index, snapshot, order, where, depth, wanted, timer), [
-            timer.call("lexical", search_lexical, query, depth, where) for query in queries
-        ]
+        finder = _Finder(index, snapshot, order, where, max(order.options.depth, k), wanted, timer)
+        return finder, list(map(finder.by_words, queries))
 
     (finder, by_words), vectors = await both(
         _in_thread(begin),
@@ -143,23 +139,9 @@ async def search_many(
     if reranker and any(lists):
         work = _reranked(models, reranker, queries, lists, call, paces or Paces())
         lists, late = await timer.wait("rerank", work)
-        lists = [
-            reordered(finder.order.ranker, reranker, hits, each.features)
-            for hits, each in zip(lists, found, strict=True)
-        ]
+        lists = finder.reordered(reranker, lists, found)
         skipped += late
-    timings = timer.total()
-    return [
-        SearchResult(
-            hits=tuple(hits[:k]),
-            generation=finder.snapshot.generation,
-            timings=timings,
-            skipped=skipped,
-            stages=_stages(each.lists, hits if reranker else []) if stages else {},
-            ranker=finder.order.id,
-        )
-        for hits, each in zip(lists, found, strict=True)
-    ]
+    return finder.results(found, [hits[:k] for hits in lists], skipped, lists if stages else None)
 
 
 class _Found(NamedTuple):
@@ -182,6 +164,10 @@ class _Finder:
     wanted: int
     timer: Timer
 
+    def by_words(self, query: str) -> list[Scored]:
+        search_lexical = self.snapshot.search_lexical
+        return self.timer.call("lexical", search_lexical, query, self.depth, self.where)
+
     def find(self, query: str, vector: npt.NDArray[np.float32], words: list[Scored]) -> _Found:
         call, snapshot, order = self.timer.call, self.snapshot, self.order
         near = call("dense", snapshot.search_dense, vector, self.depth, self.where)
@@ -196,6 +182,35 @@ class _Finder:
         scores = _scores(lists, best[: self.wanted + SPARE])
         hits = call("fetch", self.index.get, scores, self.where)
         return _Found(without_copies(hits, self.wanted), lists, features)
+
+    def reordered(
+        self, reranker: str, lists: Sequence[list[Hit]], found: Sequence[_Found]
+    ) -> list[list[Hit]]:
+        return [
+            reordered(self.order.ranker, reranker, hits, each.features)
+            for hits, each in zip(lists, found, strict=True)
+        ]
+
+    def results(
+        self,
+        found: Sequence[_Found],
+        lists: Sequence[Sequence[Hit]],
+        skipped: tuple[str, ...],
+        ends: Sequence[Sequence[Hit]] | None,
+    ) -> list[SearchResult]:
+        """What the caller gets; `ends` are the whole lists if every stage's is wanted."""
+        timings = self.timer.total()
+        return [
+            SearchResult(
+                hits=tuple(hits),
+                generation=self.snapshot.generation,
+                timings=timings,
+                skipped=skipped,
+                stages={} if ends is None else _stages(each.lists, ends[i]),
+                ranker=self.order.id,
+            )
+            for i, (hits, each) in enumerate(zip(lists, found, strict=True))
+        ]
 
 
 async def _reranked(
@@ -231,7 +246,7 @@ def _scores(
 
 
 def _stages(
-    lists: Mapping[str, Sequence[Scored]], reranked: Sequence[Hit]
+    lists: Mapping[str, Sequence[Scored]], end: Sequence[Hit]
 ) -> dict[str, tuple[int, ...]]:
     """Chunk ids by stage, best first; `ranked` and `rerank` only where they took place."""
     found = {
@@ -239,8 +254,8 @@ def _stages(
         for name, listed in lists.items()
         if listed or name != "ranked"
     }
-    if reranked:
-        found["rerank"] = tuple(hit.chunk_id for hit in reranked)
+    if any("rerank" in hit.scores for hit in end):
+        found["rerank"] = tuple(hit.chunk_id for hit in end)
     return found
 
 
