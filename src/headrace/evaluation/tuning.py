@@ -27,6 +27,7 @@ from headrace.evaluation.gold import gold_of
 from headrace.pipeline.services import Services
 from headrace.retrieval.base import Scored
 from headrace.retrieval.embedded import EmbeddedIndex
+from headrace.retrieval.ensemble import Linear
 from headrace.retrieval.features import NAMES, feature_rows
 from headrace.retrieval.order import candidates, fused
 from headrace.retrieval.ranker import FORMAT, Fitted
@@ -40,8 +41,8 @@ STEP = 32
 """Questions embedded at once."""
 
 DENSE_WEIGHTS = (0.5, 0.6, 0.7, 0.8, 0.9)
-DOCUMENT_WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)
-DEPTHS = (100, 150, 200)
+DOCUMENT_WEIGHTS = (0.0, 0.1, 0.15, 0.2, 0.3)
+DEPTHS = (150, 200)
 CUTOFFS = (1, 5, 10, 50, 100)
 MEASURES = (*(f"R@{k}" for k in CUTOFFS), "nDCG@10", "RR@10")
 
@@ -219,22 +220,16 @@ def _row(name: str, values: Values, before: Values, folds: Sequence[int]) -> Row
     return Row(name, means, tuple(by_fold), float(gains.mean()), low, high)
 
 
+def joined(snapshot: CollectionSnapshot, one: Asked, options: RetrievalOptions) -> list[Scored]:
+    """A question's lists, cut at the options' depth and fused as they say."""
+    near, by_words = one.dense[: options.depth], one.lexical[: options.depth]
+    return fused(snapshot, near, by_words, one.question.text, options)
+
+
 def fused_lists(
     snapshot: CollectionSnapshot, asked: Sequence[Asked], options: RetrievalOptions
 ) -> list[list[int]]:
-    return [
-        [
-            hit.chunk_id
-            for hit in fused(
-                snapshot,
-                one.dense[: options.depth],
-                one.lexical[: options.depth],
-                one.question.text,
-                options,
-            )
-        ]
-        for one in asked
-    ]
+    return [[hit.chunk_id for hit in joined(snapshot, one, options)] for one in asked]
 
 
 class Weights(NamedTuple):
@@ -332,8 +327,8 @@ def tune(
 
 
 def _tune_reranked(asked: Sequence[Asked], folds: Sequence[int]) -> tuple[list[Row], Linear | None]:
-    """The reranker's order against a weighted sum of its score and the features, over the hits that
-    it scored; the sum if it pays."""
+    """The reranker's order against a weighted sum of its score and the features, over the hits
+    that it scored; the sum if it pays."""
     places = [[i for i, id_ in enumerate(one.ids) if id_ in one.reranked] for one in asked]
     ids = [[one.ids[i] for i in mine] for one, mine in zip(asked, places, strict=True)]
     scores = [
