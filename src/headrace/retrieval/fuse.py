@@ -13,20 +13,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
-from typing import TypeAlias, TypeVar
+from math import sqrt
+from typing import TypeVar
 from unicodedata import normalize
-
-import numpy as np
-import numpy.typing as npt
 
 from headrace.config.answering import RetrievalOptions
 from headrace.retrieval.base import Scored, scored
 from headrace.types import Hit
 
 T = TypeVar("T")
-Ids: TypeAlias = npt.NDArray[np.int64]
-Floats: TypeAlias = npt.NDArray[np.float64]
-
 SUPPORTERS = 30
 """Hits whose documents count. 10 to 100 make no difference beyond chance on the law questions."""
 
@@ -63,26 +58,27 @@ def reciprocal_ranks(lists: Iterable[Sequence[Scored]], constant: int) -> list[S
     return _ranked(sums)
 
 
-def with_documents(found: Sequence[Scored], documents: Ids, weight: float) -> list[Scored]:
-    """The list, best first, each score raised by up to `weight` times the best one: by the part
-    that its document has of the scores of the first `SUPPORTERS`. `documents` int64 [n] says
-    whose each is. Where documents answer with one chunk each, the order stays."""
-    if not found or not weight:
+def with_documents(
+    found: Sequence[Scored], documents: Sequence[int], weight: float
+) -> list[Scored]:
+    """The list, best first, each score raised by up to `weight` times the best one: by the root of
+    the part that its document has of the scores of the first `SUPPORTERS`, over the same of the
+    document that has most. `documents` says whose each is. Where documents answer with one chunk
+    each, the order stays."""
+    sums: dict[int, float] = {}
+    for document, (_, score) in zip(documents[:SUPPORTERS], found, strict=False):
+        sums[document] = sums.get(document, 0.0) + max(score, 0.0)
+    most = max(sums.values(), default=0.0)
+    if most <= 0 or not weight:
         return list(found)
-    scores = np.fromiter((score for _, score in found), np.float64, len(found))
-    raised = scores + weight * max(scores[0], 0.0) * support(documents, scores, SUPPORTERS)
-    ids = np.fromiter((chunk_id for chunk_id, _ in found), np.int64, len(found))
-    order = np.lexsort((ids, -raised))
-    return scored(ids[order].tolist(), raised[order].tolist())
-
-
-def support(documents: Ids, scores: Floats, first: int) -> Floats:
-    """float64 [n]: the root of the part that each one's document has of the scores of the `first`
-    (best first), over the same of the document that has most."""
-    numbers, which = np.unique(documents, return_inverse=True)
-    sums = np.bincount(which[:first], np.maximum(scores[:first], 0), len(numbers))
-    found: Floats = np.sqrt(sums / max(float(sums.max()), 1e-9))[which]
-    return found
+    top = weight * found[0].score
+    gains = {document: top * sqrt(value / most) for document, value in sums.items()}
+    return _ranked(
+        {
+            chunk_id: score + gains.get(document, 0.0)
+            for document, (chunk_id, score) in zip(documents, found, strict=True)
+        }
+    )
 
 
 def fuse(

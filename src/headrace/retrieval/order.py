@@ -79,7 +79,7 @@ def fused(
     if not options.document_weight:
         return found
     ids = np.fromiter((one.chunk_id for one in found), np.int64, len(found))
-    return with_documents(found, snapshot.documents(ids), options.document_weight)
+    return with_documents(found, snapshot.documents(ids).tolist(), options.document_weight)
 
 
 def candidates(
