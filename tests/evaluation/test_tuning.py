@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import log2
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,8 +37,16 @@ def test_measures_by_hand() -> None:
 
 
 def test_equal_questions_share_a_fold_and_all_folds_are_used() -> None:
-    assert fold_of(Question("1", "谁可以 成为？")) == fold_of(Question("2", "谁可以成为？"))
-    assert {fold_of(Question(str(i), f"question {i}")) for i in range(100)} == {0, 1, 2, 3, 4}
+    assert fold_of(Question(id="1", text="谁可以 成为？")) == fold_of(
+        Question(id="2", text="谁可以成为？")
+    )
+    assert {fold_of(Question(id=str(i), text=f"question {i}")) for i in range(100)} == {
+        0,
+        1,
+        2,
+        3,
+        4,
+    }
 
 
 def asked(count: int, *, helpful: bool) -> list[Asked]:
@@ -50,10 +60,17 @@ def asked(count: int, *, helpful: bool) -> list[Asked]:
         if helpful:
             rows[gold, NAMES.index("bigrams")] = 3
         scores = [Scored(i, 1.0 - i / 100) for i in ids]
-        question = Question(str(number), f"question {number}", gold=((Gold(title="x"),),))
+        question = Question(id=str(number), text=f"question {number}", gold=((Gold(title="x"),),))
         needs = {ids[gold]: frozenset({0})}
         made.append(Asked(question, scores, scores, needs, ids, rows, {}))
     return made
+
+
+@pytest.fixture
+def collections(tmp_path: Path) -> Iterator[Collections]:
+    made = Collections(tmp_path / "collections")
+    yield made
+    made.close()
 
 
 @pytest.mark.parametrize("helpful", [True, False])
