@@ -177,7 +177,8 @@ class Filter(msgspec.Struct, frozen=True):
 
 class Hit(msgspec.Struct, frozen=True):
     """A chunk found. `scores` has one entry per stage that saw it: `dense` (cosine), `lexical`
-    (BM25), `fused`, `rerank_first`, `rerank`; `score` is that of the last stage."""
+    (BM25), `fused`, `ranked` (by what was fitted for the collection), `rerank_first`, `rerank`;
+    `score` is that of the last stage."""
 
     chunk_id: int
     document_id: str
@@ -202,6 +203,7 @@ class SearchResult(msgspec.Struct, frozen=True):
     timings: dict[str, float] = {}
     skipped: tuple[str, ...] = ()
     stages: dict[str, tuple[int, ...]] = {}
+    ranker: str = ""  # which `ranker.json` was in force
 
 
 # Models ----------------------------------------------------------------------------------------
@@ -352,6 +354,7 @@ class DoneEvent(msgspec.Struct, frozen=True, tag="done", tag_field="type"):
     skipped: tuple[str, ...]
     config_version: str
     generation: int
+    ranker: str = ""  # which `ranker.json` was in force, if any
 
 
 class ErrorEvent(msgspec.Struct, frozen=True, tag="error", tag_field="type"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.cli import terminal
+from headrace.cli import terminal, tune_retrieval
 from headrace.cli.common import ConfigOption, JsonOption, fetch_for_question, load_config, run
 
 if TYPE_CHECKING:
@@ -224,3 +224,6 @@ def gate(
         console.print(f"{len(checks) - len(failed)} of {len(checks)} hold")
     if failed:
         raise typer.Exit(1)
+
+
+app.command("tune-retrieval")(tune_retrieval.tune_retrieval)

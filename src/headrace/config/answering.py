@@ -23,6 +23,18 @@ class RetrievalOptions(Options):
     dense_weight: float = Field(
         0.7, ge=0, le=1, description="Weight of the dense list; the lexical one has the rest."
     )
+    document_weight: float = Field(
+        0.15,
+        ge=0,
+        le=1,
+        description="How much a hit gains from others of its document among the first 30, as a "
+        "part of the best score; 0 judges each alone.",
+    )
+    ranker: Literal["auto", "off"] = Field(
+        "auto",
+        description="`auto` uses what `headrace eval tune-retrieval` fitted for the collection, "
+        "if there is any, in place of the weights and the depth given here.",
+    )
     rrf_k: int = Field(20, ge=1, description="Constant of reciprocal-rank fusion.")
     rerank_depth: int = Field(50, ge=1, le=500, description="Hits that a reranker looks at.")
     rerank_first: Name | None = Field(

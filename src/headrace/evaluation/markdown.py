@@ -15,6 +15,7 @@ STAGE_WORDS = {
     "dense": "by vectors",
     "lexical": "by words (BM25)",
     "fused": "both lists joined",
+    "ranked": "ordered by what was fitted for the collection",
     "rerank": "in the reranker's order",
     "answered": "what the answer was made from",
 }

@@ -16,7 +16,7 @@ from headrace.evaluation.journal import Record
 from headrace.evaluation.texts import best_f1, exact
 
 CUTOFFS = (1, 5, 10, 50, 100)
-STAGES = ("dense", "lexical", "fused", "rerank", "answered")
+STAGES = ("dense", "lexical", "fused", "ranked", "rerank", "answered")
 """`answered` are the hits that the answer was made from."""
 
 LOWER_IS_BETTER = frozenset({"failed", "refusal.false", "refusal.missed", "answers.unsupported"})

@@ -258,4 +258,5 @@ def _done(
         skipped=(*plan.skipped, *run.skipped, *repeated),
         config_version=services.config_version,
         generation=result.generation,
+        ranker=result.ranker,
     )

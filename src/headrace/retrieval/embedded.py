@@ -17,6 +17,7 @@ from headrace.retrieval.base import DocumentInfo, NewChunk, Scored
 from headrace.retrieval.derived import Persister, Reader
 from headrace.retrieval.files import exclusive, folder_bytes
 from headrace.retrieval.lexicon import Lexicon, LexiconKeeper
+from headrace.retrieval.ranker import RankerFile
 from headrace.retrieval.rows import Embedder, embedder_of, generation_of
 from headrace.retrieval.snapshot import CollectionSnapshot
 from headrace.retrieval.store import Store
@@ -58,6 +59,7 @@ class EmbeddedIndex:
         meta = self._store.meta()
         self.name = meta["name"]
         self._created = meta["created"]
+        self.ranker = RankerFile(folder)
         self._reader = Reader(folder, self._store)
         self._persister = Persister(folder, self._store)
         self._lexicon = LexiconKeeper(folder)
@@ -99,6 +101,11 @@ class EmbeddedIndex:
 
     def get(self, scored: Mapping[int, Mapping[str, float]], where: Filter) -> list[Hit]:
         return self._store.hits(scored, where)
+
+    def passages(self, ids: Sequence[int]) -> dict[int, tuple[str, str]]:
+        """Title path and text of chunks that a filtered search found, by id, for ranking them;
+        what leaves the index comes from `get`."""
+        return self._store.passages(ids)
 
     def document(self, document_id: str) -> Document | None:
         return self._store.document(document_id)

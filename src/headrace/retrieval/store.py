@@ -214,6 +214,17 @@ class Store:
             for row in rows
         ]
 
+    def passages(self, ids: Sequence[int]) -> dict[int, tuple[str, str]]:
+        """Title path (joined by spaces) and text of chunks by id; nobody's access is checked."""
+        found: dict[int, tuple[str, str]] = {}
+        with self.db.reading() as db:
+            for batch in batches(ids):
+                rows = db.execute(
+                    f"SELECT id, path, text FROM chunks WHERE id IN ({marks(batch)})", batch
+                )
+                found.update((row[0], (" ".join(json.loads(row[1])), row[2])) for row in rows)
+        return found
+
     def hits(self, scored: Mapping[int, Mapping[str, float]], where: Filter) -> list[Hit]:
         """Hits in the mapping's order; what is gone or not allowed is left out."""
         rows: dict[int, _HitRow] = {}
