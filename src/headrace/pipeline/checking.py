@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from headrace.pipeline import claims
 from headrace.pipeline.evidence import Evidence, Passage
+from headrace.pipeline.facts.reading import read
 from headrace.pipeline.phrases import phrase
 from headrace.pipeline.plan import Plan
 from headrace.pipeline.quotes import Quotations
@@ -117,7 +118,7 @@ class Checker:
 
 def _declines(text: str) -> bool:
     """Whether a sentence only says that there is no answer, and claims nothing beside that."""
-    return bool(_DECLINES.search(text)) and len(text) < LONGEST_EXCUSE and not claims.facts(text)
+    return bool(_DECLINES.search(text)) and len(text) < LONGEST_EXCUSE and not read(text).written
 
 
 def _marked(text: str, numbers: Sequence[int]) -> str:

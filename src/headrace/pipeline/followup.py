@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from headrace.pipeline import claims
+from headrace.pipeline.facts.reading import read
 from headrace.pipeline.language import language
 from headrace.types import Message
 
@@ -34,4 +35,4 @@ def standalone(question: str, history: Sequence[Message]) -> str:
 def _says_nothing(question: str) -> bool:
     """Whether the question names no subject: `Why?`, 超过了怎么办？ (its one term is 超过)."""
     most = 0 if language(question) == "en" else 1
-    return len(claims.terms(question)) <= most and not claims.facts(question)
+    return len(claims.terms(question)) <= most and not read(question).written
