@@ -28,20 +28,49 @@ _COUNTED_UNIT = re.compile(
 )
 _PAIRS = [
     tuple(pair.split("/"))
-    for pair in (
-        "用人单位/劳动者 出租人/承租人 债权人/债务人 出卖人/买受人 原告/被告 申请人/被申请人 保险人/投保人 "
-        "父母/子女 夫/妻 男方/女方 委托人/受托人 赠与人/受赠人 发包人/承包人 贷款人/借款人 保证人/债权人 "
-        "公司/股东 经营者/消费者 监护人/被监护人 继承人/被继承人 被侵权人/侵权人 生产者/销售者 业主/建设单位 "
-        "行政机关/当事人 人民法院/当事人 公安机关/人民检察院 承运人/托运人 定作人/承揽人 抵押人/抵押权人 "
-        "甲方/乙方 本人/代理人 用人单位/职工 单位/个人"
-    ).split()
+    for pair in [
+        "用人单位/劳动者",
+        "出租人/承租人",
+        "债权人/债务人",
+        "出卖人/买受人",
+        "原告/被告",
+        "申请人/被申请人",
+        "保险人/投保人",
+        "父母/子女",
+        "夫/妻",
+        "男方/女方",
+        "委托人/受托人",
+        "赠与人/受赠人",
+        "发包人/承包人",
+        "贷款人/借款人",
+        "保证人/债权人",
+        "公司/股东",
+        "经营者/消费者",
+        "监护人/被监护人",
+        "继承人/被继承人",
+        "被侵权人/侵权人",
+        "生产者/销售者",
+        "业主/建设单位",
+        "行政机关/当事人",
+        "人民法院/当事人",
+        "公安机关/人民检察院",
+        "承运人/托运人",
+        "定作人/承揽人",
+        "抵押人/抵押权人",
+        "甲方/乙方",
+        "本人/代理人",
+        "用人单位/职工",
+        "单位/个人",
+    ]
 ]
 _REMOVED = (
     ("不得", "可以"), ("不应当", "应当"), ("不能", "能"), ("不予", "予以"), ("无权", "有权"), ("无效", "有效"),
     ("没有", "有"), ("禁止", "允许"), ("不承担", "承担"), ("不构成", "构成"), ("不属于", "属于"), ("不影响", "影响"),
     ("未", "已"), ("不", ""),
 )  # fmt: skip
-_KEPT = re.compile(r"不(?:动产|仅|但|论|可抗力|超过|低于|少于|高于|满|足|同|正当|特定|良|法|断)|未(?:成年|来|满)")
+_KEPT = re.compile(
+    r"不(?:动产|仅|但|论|可抗力|超过|低于|少于|高于|满|足|同|正当|特定|良|法|断)|未(?:成年|来|满)"
+)
 _ADDED = (
     ("应当", "不应当"), ("可以", "不得"), ("有权", "无权"), ("必须", "无须"), ("有效", "无效"), ("承担", "不承担"),
     ("属于", "不属于"), ("构成", "不构成"), ("负责", "不负责"), ("享有", "不享有"), ("适用", "不适用"),
@@ -111,7 +140,11 @@ def _at_random(pattern: re.Pattern[str], near: bool = False) -> Corrupt:
         if not found:
             return None
         match = chance.choice(found)
-        return sentence[: match.start()] + _changed(match.group(), chance, near) + sentence[match.end() :]
+        return (
+            sentence[: match.start()]
+            + _changed(match.group(), chance, near)
+            + sentence[match.end() :]
+        )
 
     return corrupt
 
@@ -193,10 +226,24 @@ CHINESE: Mapping[str, Corrupt] = {
 
 # English -----------------------------------------------------------------------------------------
 
-_WORDS = "one two three four five six seven eight nine ten eleven twelve fifteen twenty thirty".split(" ")
-_EN_MONTH = (
-    "January|February|March|April|May|June|July|August|September|October|November|December"
-)
+_WORDS = [
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "fifteen",
+    "twenty",
+    "thirty",
+]
+_EN_MONTH = "January|February|March|April|May|June|July|August|September|October|November|December"
 _EN_NUMBER = re.compile(
     rf"(?<![\w.,:/-])(?!(?:1[5-9]|20)\d\d\b)\d+(?:,\d{{3}})*(?![\w:/-]|\.\d|,\d)(?! ?(?:{_EN_MONTH}))"
     rf"|\b(?:{'|'.join(_WORDS[1:])})\b"
@@ -264,7 +311,9 @@ def _en_article(sentence: str, chance: random.Random) -> str | None:
 def _en_party(sentence: str, chance: random.Random) -> str | None:
     """Two names, or two roles, change places."""
     names = sorted(set(_EN_NAME.findall(sentence)))
-    roles = [pair for pair in _EN_ROLES if all(f" {role}" in f" {sentence.lower()}" for role in pair)]
+    roles = [
+        pair for pair in _EN_ROLES if all(f" {role}" in f" {sentence.lower()}" for role in pair)
+    ]
     if roles:
         one, other = chance.choice(roles)
     elif len(names) >= 2:

@@ -23,13 +23,12 @@ half (`development`), and the targets stand on the odd one (`held out`), which w
 from __future__ import annotations
 
 import difflib
-import functools
 import json
 import random
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from bench.corruptions import CHINESE, ENGLISH, Corrupt, in_arabic
@@ -106,7 +105,11 @@ def chinese() -> Iterator[True_]:
                 yield True_("statute", half, sentence, hits, row["question"])
                 yield True_("reworded", half, reworded(sentence, article), hits, row["question"])
         for sentence in _sentences(str(row["answer"] or "")[:2000]):
-            share = max(overlap(bare, _bare(a.text[:LONGEST])) for a in gold) if (bare := _bare(sentence)) else 0.0
+            share = (
+                max(overlap(bare, _bare(a.text[:LONGEST])) for a in gold)
+                if (bare := _bare(sentence))
+                else 0.0
+            )
             sentence = _LEAD_IN.sub("", sentence)
             if share >= 0.65 and len(sentence) >= 12:
                 kind = "answers" if share >= 0.85 else "loose"
@@ -128,15 +131,22 @@ def _hits(found: Sequence[Article]) -> tuple[Hit, ...]:
     return tuple(hit(a.number, (a.law, a.name), a.text) for a in found)
 
 
-_NUMBER_WORDS = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "ten": "10", "twelve": "12", "thirty": "30"}
+_NUMBER_WORDS = {
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "five": "5",
+    "six": "6",
+    "ten": "10",
+    "twelve": "12",
+    "thirty": "30",
+}
 _MONTH_DAY = re.compile(r"\b([A-Z][a-z]{2,8}) (\d{1,2}), (\d{4})\b")
 
 
 def english_reworded(sentence: str) -> str:
     said = _MONTH_DAY.sub(r"\2 \1 \3", sentence)
-    said = re.sub(
-        rf"\b({'|'.join(_NUMBER_WORDS)})\b", lambda match: _NUMBER_WORDS[match[1]], said
-    )
+    said = re.sub(rf"\b({'|'.join(_NUMBER_WORDS)})\b", lambda match: _NUMBER_WORDS[match[1]], said)
     return f"According to the passages, {said}"
 
 
@@ -155,7 +165,13 @@ def english() -> Iterator[True_]:
             )
             if len(sentence) >= 20 and sentence in hits[0].text:
                 yield True_("english", number % 2, sentence, hits, row["question"])
-                yield True_("english reworded", number % 2, english_reworded(sentence), hits, row["question"])
+                yield True_(
+                    "english reworded",
+                    number % 2,
+                    english_reworded(sentence),
+                    hits,
+                    row["question"],
+                )
     text = (ROOT / "examples" / "docs" / "municipal-code.en.md").read_text(encoding="utf-8")
     parts = re.split(r"\n(?=\*{0,2}Article \d+|#)", text)
     bodies = [part for part in parts if re.match(r"\*{0,2}Article", part)]
@@ -249,7 +265,10 @@ def run(quick: bool) -> Result:
     result.tables.append(Table("False alarms on true sentences", ["sentences", *HALVES], rows))
     rows = []
     for kind in CHINESE:
-        for name, chosen in (("zh", ("statute", "reworded", "answers", "dated")), ("en", ("english", "english reworded"))):
+        for name, chosen in (
+            ("zh", ("statute", "reworded", "answers", "dated")),
+            ("en", ("english", "english reworded")),
+        ):
             halves = [
                 [seen for base in chosen for seen in count.found[half, base, kind]]
                 for half in (0, 1)

@@ -32,13 +32,19 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   headrace ask "Who may start the wheel again?"
-  headrace ask 夜间施工的时间 --collection laws --strict
+  headrace ask 夜间施工的时间 --collection laws --verification strict
   headrace ask "What does it cost?" --generate none --json
 
 \b
 Exit status: 0 answered, 3 the documents hold no answer, 1 failed, 2 wrong usage.
 """
 NO_ANSWER = 3
+
+
+class Verification(StrEnum):
+    annotate = "annotate"
+    strict = "strict"
+    off = "off"
 
 
 class Generate(StrEnum):
@@ -55,9 +61,12 @@ def ask(
         Generate | None,
         typer.Option(help="`none` answers with quotations alone, without a language model."),
     ] = None,
-    strict: Annotated[
-        bool | None,
-        typer.Option("--strict/--no-strict", help="Withhold sentences that nothing supports."),
+    verification: Annotated[
+        Verification | None,
+        typer.Option(
+            help="Sentences that nothing supports are marked (`annotate`) or withheld (`strict`); "
+            "`off` checks none."
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", metavar="NAME", help="Generator to use.")
@@ -81,7 +90,7 @@ def ask(
         where=make_filter(where, access),
         generate=generate.value if generate else None,
         generator=model,
-        strict=strict,
+        verification=verification.value if verification else None,
         hits=hits,
     )
     loaded = load_config(config)

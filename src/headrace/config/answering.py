@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from headrace.config.fields import Options
+from headrace.types import Verification
 
 
 class RetrievalOptions(Options):
@@ -35,8 +36,10 @@ class AnswerOptions(Options):
         "auto",
         description="`auto` writes with the generator; `none` answers with quotations alone.",
     )
-    strict: bool = Field(
-        False, description="Withhold sentences that the sources do not support, not only mark them."
+    verification: Verification = Field(
+        "annotate",
+        description="Sentences that the sources do not support are marked (`annotate`) or withheld "
+        "(`strict`), or sentences are not checked (`off`).",
     )
     max_tokens: int = Field(256, ge=1, description="Longest answer, in tokens.")
     prompt_tokens: int = Field(

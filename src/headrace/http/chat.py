@@ -99,7 +99,7 @@ def answer_request(body: ChatRequest, bound: Bound) -> AnswerRequest:
         history=tuple(history),
         generate=settings.generate,
         generator=settings.generator,
-        strict=settings.strict,
+        verification=settings.verification,
         hits=settings.hits,
         max_tokens=body.cap,
         max_quotes=settings.max_quotes,

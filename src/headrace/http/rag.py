@@ -43,7 +43,7 @@ async def rag_chat(request: Request, body: RagChatRequest) -> Response:
         history=messages_of(body.history),
         generate=body.generate,
         generator=body.generator,
-        strict=body.strict,
+        verification=body.verification,
         hits=body.hits,
         max_tokens=body.max_tokens,
         max_quotes=body.max_quotes,

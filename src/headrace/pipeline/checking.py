@@ -12,6 +12,7 @@ from headrace.pipeline.facts.reading import read
 from headrace.pipeline.phrases import phrase
 from headrace.pipeline.plan import Plan
 from headrace.pipeline.quotes import Quotations
+from headrace.pipeline.untrusted import Instructions
 from headrace.pipeline.verify import Verdict, verify
 from headrace.retrieval.base import Index
 from headrace.types import DeltaEvent, Event, Quote, QuoteEvent, Span, UnsupportedEvent
@@ -38,7 +39,13 @@ class Checker:
         self._position = 0
         self._ending = ""
         self._seen: set[str] = set()
+        self._instructions = Instructions(
+            plan.answer.system_prompt,
+            [plan.question, *(" ".join((*p.hit.path, p.hit.text)) for p in sources)],
+        )
+        self._withheld = False
         self.supported = 0
+        """Sentences that stand: proved, or, where none are checked, said at all."""
         self.refused = False
         self.repeats = False
         """The generator says the same again, so it is not heard any more."""
@@ -59,7 +66,12 @@ class Checker:
             self.repeats = True
             return
         self._seen.add(key)
-        verdict, cited = await asyncio.to_thread(self._judge, sentence)
+        if self._instructions.told_by(claims.without_markers(sentence)):
+            self._withheld = True
+            yield UnsupportedEvent("", "it repeats the instruction", self._here())
+            return
+        judge = self._pointed_at if self._plan.verification == "off" else self._judge
+        verdict, cited = await asyncio.to_thread(judge, sentence)
         for quote, new in cited:
             if new:
                 yield QuoteEvent(quote)
@@ -68,7 +80,7 @@ class Checker:
             async for event in self._unsupported(verdict, tail):
                 yield event
             return
-        self.supported += bool(verdict.evidence)
+        self.supported += bool(verdict.evidence) or self._plan.verification == "off"
         yield self._say(_marked(verdict.text, [quote.number for quote, _ in cited]) + tail)
 
     def _judge(self, sentence: str) -> tuple[Verdict, list[tuple[Quote, bool]]]:
@@ -80,11 +92,21 @@ class Checker:
             return Verdict(verdict.text, (), "the source changed while it was read"), []
         return verdict, quotes
 
+    def _pointed_at(self, sentence: str) -> tuple[Verdict, list[tuple[Quote, bool]]]:
+        """The sentence unchecked, with the passages that its markers name. Blocks."""
+        numbers = [n - 1 for n in claims.markers(sentence) if 0 < n <= len(self._sources)]
+        named = [Evidence(n, self._sources[n].hit.span, 1.0) for n in numbers]
+        cited = [self._quotations.cite(evidence) for evidence in named]
+        quotes = [quote for quote in cited if quote is not None]
+        return Verdict(claims.without_markers(sentence).strip(), tuple(named)), quotes
+
+    def _here(self) -> Span:
+        return Span(self._position, self._position)
+
     async def _unsupported(self, verdict: Verdict, tail: str) -> AsyncGenerator[Event, None]:
-        if self._plan.strict:
-            yield UnsupportedEvent(
-                verdict.text, verdict.reason, Span(self._position, self._position)
-            )
+        if self._plan.verification == "strict":
+            self._withheld = True
+            yield UnsupportedEvent(verdict.text, verdict.reason, self._here())
             return
         end = self._position + len(verdict.text)
         yield UnsupportedEvent(verdict.text, verdict.reason, Span(self._position, end))
@@ -104,6 +126,12 @@ class Checker:
             where = " › ".join(quote.path) or quote.title
             yield self._say(f"“{quote.text}” [{quote.number}] ({where})\n")
             self.supported += 1
+
+    def withheld(self) -> DeltaEvent | None:
+        """Say that something was withheld, if it was."""
+        if not self._withheld:
+            return None
+        return self._say(self._gap() + phrase("withheld", self._plan.question))
 
     def refuse(self) -> DeltaEvent:
         """Say that the documents do not answer."""

@@ -9,10 +9,11 @@ from functools import cached_property
 from typing import NamedTuple
 
 from headrace.pipeline import claims
+from headrace.pipeline.facts.conditions import dropped
 from headrace.pipeline.facts.contrast import contrast
 from headrace.pipeline.facts.kinds import Facts, Provision
 from headrace.pipeline.facts.missing import Source, missing
-from headrace.pipeline.facts.reading import read
+from headrace.pipeline.facts.reading import joined, read
 from headrace.pipeline.sentences import sentence_spans
 from headrace.types import Hit, Span
 
@@ -97,16 +98,25 @@ class Passage:
     def windows(self) -> list[Window]:
         """Single pieces, then pairs of neighbours (a paraphrase often joins two sentences), then
         all of a passage that is short enough to be one provision with its items."""
-        pieces = self.pieces
-        spans = pieces + [Span(left.start, right.end) for left, right in itertools.pairwise(pieces)]
-        if len(pieces) > 2 and pieces[-1].end - pieces[0].start <= WHOLE_PROVISION:
-            spans.append(Span(pieces[0].start, pieces[-1].end))
-        texts = [(span, span.of(self.hit.text)) for span in spans]
-        return [Window(span, claims.terms(text), read(text)) for span, text in texts]
+        singles = []
+        for span in self.pieces:
+            text = span.of(self.hit.text)
+            singles.append(Window(span, claims.terms(text), read(text)))
+        found = [*singles, *map(_joined, itertools.pairwise(singles))]
+        if len(singles) > 2 and singles[-1].span.end - singles[0].span.start <= WHOLE_PROVISION:
+            found.append(_joined(singles))
+        return found
 
     def in_document(self, piece: Span) -> Span:
         offset = self.hit.span.start
         return Span(offset + piece.start, offset + piece.end)
+
+
+def _joined(windows: Sequence[Window]) -> Window:
+    """Neighbours as one."""
+    span = Span(windows[0].span.start, windows[-1].span.end)
+    terms = frozenset[str]().union(*(window.terms for window in windows))
+    return Window(span, terms, joined([window.facts for window in windows]))
 
 
 def passages(hits: Sequence[Hit]) -> list[Passage]:
@@ -150,6 +160,8 @@ def judge(
             continue
         source = Source(window.facts, passage.over, passage.hit.text)
         reason = next(missing(facts, source, elsewhere), "") or contrast(facts, window.facts)
+        if not reason:
+            reason = dropped(facts, window.span.of(passage.hit.text), read(question))
         if not reason and claims.contradicts(sentence, window.facts.plain):
             reason = "the source says otherwise"
         yield Judged(Evidence(passage.index, passage.in_document(window.span), score), reason)

@@ -9,11 +9,13 @@ _PHRASES = {
         "refusal": "The documents in this collection do not answer this question.",
         "unsupported": "[unsupported]",
         "fallback": "What the documents say:",
+        "withheld": "[Withheld: sentences that the documents do not support.]",
     },
     "zh": {
         "refusal": "本集合中的文档没有回答这个问题。",
         "unsupported": "[无依据]",
         "fallback": "文档原文：",
+        "withheld": "［文档没有依据的句子已被略去。］",
     },
 }
 

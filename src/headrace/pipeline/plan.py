@@ -12,7 +12,7 @@ from headrace.config.options import Config
 from headrace.errors import BadRequest, UnknownModel
 from headrace.pipeline.followup import standalone
 from headrace.pipeline.language import language
-from headrace.types import USER, Call, Filter, Message, Role
+from headrace.types import USER, Call, Filter, Message, Role, Verification
 
 MAX_QUESTION = 20_000
 """Characters of a question; more is a document, not a question."""
@@ -27,7 +27,7 @@ class AnswerRequest(msgspec.Struct, frozen=True):
     history: tuple[Message, ...] = ()
     generate: Literal["auto", "none"] | None = None
     generator: str | None = None
-    strict: bool | None = None
+    verification: Verification | None = None
     hits: int | None = None
     max_tokens: int | None = None
     max_quotes: int | None = None
@@ -52,7 +52,7 @@ class Plan(msgspec.Struct, frozen=True):
     hits: int
     max_tokens: int
     max_quotes: int
-    strict: bool
+    verification: Verification
     skipped: tuple[str, ...]
 
 
@@ -72,6 +72,9 @@ def make_plan(config: Config, request: AnswerRequest) -> Plan:
     retrieval = options.retrieval or config.retrieval
     generator, why_not = _generator(config, request, answer, options.generator, question)
     skipped = [f"generate: {why_not}"] if why_not else []
+    verification = request.verification or answer.verification
+    if verification == "off" and generator is not None:
+        skipped.append("verify: switched off")
     if options.reranker is None:
         skipped.append("rerank: no reranker is configured")
     return Plan(
@@ -85,7 +88,7 @@ def make_plan(config: Config, request: AnswerRequest) -> Plan:
         hits=request.hits or retrieval.hits,
         max_tokens=request.max_tokens or answer.max_tokens,
         max_quotes=request.max_quotes or answer.max_quotes,
-        strict=answer.strict if request.strict is None else request.strict,
+        verification=verification,
         skipped=tuple(skipped),
     )
 

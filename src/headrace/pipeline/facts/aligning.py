@@ -17,14 +17,23 @@ from headrace.pipeline.facts.kinds import Token
 Clause = tuple[Token, ...]
 
 
+SHORT = 4
+"""Tokens below which a clause is joined to its neighbour."""
+
+NEXT = 0.5
+"""What it is worth, in tokens, that a clause follows the one that was found before."""
+
+
 class Alignment(NamedTuple):
     """`pairs` are (place in the claim's clause, place in the source's), in order; `likeness` is
-    the share of the claim's tokens that have a partner, in [0, 1]."""
+    the share of the claim's tokens that have a partner, in [0, 1]; `place` is the number of the
+    source's clause."""
 
     claim: Clause
     source: Clause
     pairs: tuple[tuple[int, int], ...]
     likeness: float
+    place: int = 0
 
     def gaps(self) -> list[tuple[Clause, Clause]]:
         """What differs, in order: the tokens of both between two neighbouring pairs, before the
@@ -37,42 +46,48 @@ class Alignment(NamedTuple):
 
 @lru_cache(maxsize=8192)
 def clauses(tokens: Clause) -> tuple[Clause, ...]:
-    """The token sequence cut at its ends of clauses."""
-    found: list[Clause] = []
-    current: list[Token] = []
+    """The token sequence cut at its ends of clauses; one of fewer than `SHORT` tokens goes with
+    the one before it, since it hardly says by itself of what it speaks."""
+    found: list[list[Token]] = [[]]
     for token in tokens:
         if token.kind != "end":
-            current.append(token)
-        elif current:
-            found.append(tuple(current))
-            current = []
-    if current:
-        found.append(tuple(current))
-    return tuple(found)
+            found[-1].append(token)
+        elif found[-1]:
+            found.append([])
+    joined: list[list[Token]] = []
+    for part in found:
+        if joined and (len(part) < SHORT or len(joined[-1]) < SHORT):
+            joined[-1] += part
+        elif part:
+            joined.append(part)
+    return tuple(map(tuple, joined))
 
 
-def nearest(clause: Clause, source: Sequence[Clause]) -> Alignment | None:
+def nearest(clause: Clause, source: Sequence[Clause], after: int = -1) -> Alignment | None:
     """The clause of the source, or the two neighbours, that share most with a clause; of equals
-    the shortest, of those the first. `None` if no token is shared."""
+    the shortest, and that which follows number `after` before any other. `None` if no token is
+    shared."""
     best: Clause = ()
-    best_score = 0.0
+    best_score, best_end = 0.0, -1
     keys = {token.key for token in clause}
     shared = [sum(token.key in keys for token in one) for one in source]
     for place, one in enumerate(source):
-        options = [(one, shared[place])]
+        follows = NEXT if place == after + 1 and after >= 0 else 0.0
+        options = [(one, shared[place], place)]
         if place + 1 < len(source) and len(one) < len(clause):
-            options.append((one + source[place + 1], shared[place] + shared[place + 1]))
-        for option, most in options:
-            if most <= best_score:
+            joined = one + source[place + 1]
+            options.append((joined, shared[place] + shared[place + 1], place + 1))
+        for option, most, end in options:
+            if most + follows <= best_score:
                 continue
             common = _rows(clause, option)[1]
-            score = common - 0.02 * (len(option) - common)
+            score = common - 0.02 * (len(option) - common) + follows
             if common and score > best_score:
-                best, best_score = option, score
-    return align(clause, best) if best else None
+                best, best_score, best_end = option, score, end
+    return align(clause, best, best_end) if best else None
 
 
-def align(claim: Clause, source: Clause) -> Alignment:
+def align(claim: Clause, source: Clause, place: int = 0) -> Alignment:
     rows, _ = _rows(claim, source)
     pairs: list[tuple[int, int]] = []
     i, j = len(claim), len(source)
@@ -85,7 +100,7 @@ def align(claim: Clause, source: Clause) -> Alignment:
                 j -= 1
                 pairs.append((i, j))
     pairs.reverse()
-    return Alignment(claim, source, tuple(pairs), len(pairs) / max(1, len(claim)))
+    return Alignment(claim, source, tuple(pairs), len(pairs) / max(1, len(claim)), place)
 
 
 def _rows(claim: Clause, source: Clause) -> tuple[list[int], int]:

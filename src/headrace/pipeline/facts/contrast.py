@@ -32,9 +32,11 @@ def contrast(claim: Facts, source: Facts) -> str:
     """The first difference, in words; "" if there is none."""
     there = clauses(source.tokens)
     known = frozenset(token.key for token in source.tokens if token.kind == "party")
+    place = -1
     for clause in clauses(claim.tokens):
-        alignment = nearest(clause, there)
+        alignment = nearest(clause, there, place)
         if alignment is not None:
+            place = alignment.place
             for reason in _differences(alignment, known):
                 return reason
     return ""
@@ -50,6 +52,7 @@ def _differences(alignment: Alignment, known: frozenset[object]) -> Iterator[str
         return
     gaps = alignment.gaps()
     for mine, theirs in gaps:
+        yield from _glued(mine, theirs)
         yield from _values(mine, theirs)
         yield from _opposites(mine, theirs)
     yield from _negations(alignment)
@@ -104,6 +107,15 @@ def _negations(alignment: Alignment) -> Iterator[str]:
             yield f"the source says {alignment.source[place].text} there"
 
 
+def _glued(mine: Clause, theirs: Clause) -> Iterator[str]:
+    """协商一致 is one word and 协商不一致 are three."""
+    for one, other in ((mine, theirs), (theirs, mine)):
+        denied = "".join(token.text for token in other if token.kind != "not")
+        glued = len(other) > 1 and denied == "".join(token.text for token in one)
+        if len(denied) > 1 and glued and any(token.kind == "not" for token in other):
+            yield f"{denied}: one of both denies it"
+
+
 def _alone(clause: Clause, partners: Mapping[int, int]) -> Iterator[int]:
     """Places of negations without a partner."""
     return (i for i, token in enumerate(clause) if token.kind == "not" and i not in partners)
@@ -122,9 +134,7 @@ def _duties(gaps: Sequence[tuple[Clause, Clause]]) -> Iterator[str]:
                 yield f"{said}: the source says {next(t.text for t in theirs if t.kind == other)}"
 
 
-def _parties(
-    gaps: Sequence[tuple[Clause, Clause]], known: frozenset[object]
-) -> Iterator[str]:
+def _parties(gaps: Sequence[tuple[Clause, Clause]], known: frozenset[object]) -> Iterator[str]:
     """One party in the place of another: of one that the source knows, or of its counterpart, or
     of another role with a name of its own in law."""
     for mine, theirs in gaps:

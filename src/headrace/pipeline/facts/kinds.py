@@ -30,7 +30,8 @@ class Time(NamedTuple):
 
 
 class Provision(NamedTuple):
-    """第44条之1 of a law; `part` is 条, 款, 项, 章, 编 or 节, `law` "" where the text names none."""
+    """第44条之1 of a law; `part` is 条, 款, 项, 章, 编 or 节, `law` "" where none is
+    named."""
 
     part: str
     number: int

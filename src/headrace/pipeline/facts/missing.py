@@ -67,6 +67,8 @@ def same(fact: Fact, other: Fact) -> bool:
         return not fact.month and not other.unit and fact.year == other.value
     if isinstance(fact, Number) and isinstance(other, Date):
         return not fact.unit and fact.value == other.year
+    if isinstance(fact, Provision) and isinstance(other, Provision):
+        return fact[:3] == other[:3] and (not fact.law or not other.law or fact.law == other.law)
     return fact == other
 
 

@@ -60,7 +60,8 @@ _TIME = (
     r"\b(?P<h>\d{1,2}):(?P<min>\d{2})\b(?:\s?(?P<half>[ap])\.?m\b\.?)?"
     r"|\b(?P<h2>\d{1,2})\s?(?P<half2>[ap])\.?m\b\.?"
     rf"|(?!一时)(?P<h3>(?<!\d)\d{{1,2}}|[一二两三四五六七八九十]{{1,3}})"
-    rf"(?:时(?!间|候|期|效|刻)|点钟|点(?=前|后|至|到|整))(?:(?P<min3>\d{{1,2}}|{_C}{{1,3}})分|(?P<half3>半))?"
+    r"(?:时(?!间|候|期|效|刻)|点钟|点(?=前|后|至|到|整))"
+    rf"(?:(?P<min3>\d{{1,2}}|{_C}{{1,3}})分|(?P<half3>半))?"
 )
 _SHARE = (
     rf"(?P<base>[百千万])分之(?P<share>{_CHINESE}|{numerals.ARABIC})"
@@ -70,7 +71,10 @@ _SHARE = (
     r"|(?i:\b(?P<over>one|two|three|half)[\s-](?P<under>third|fourth|quarter|fifth|sixth|tenth)s?\b)"
     r"|(?i:\b(?P<halfof>half)\s(?=of\b|the\b))"
 )
-_HALF = r"半(?P<han_half>年|个月|月|个?小时|天|日)|(?i:\bhalf\s(?:a|an)\s(?P<en_half>year|month|hour|day)\b)"
+_HALF = (
+    r"半(?P<han_half>年|个月|月|个?小时|天|日)"
+    r"|(?i:\bhalf\s(?:a|an)\s(?P<en_half>year|month|hour|day)\b)"
+)
 _IDENTIFIER = (
     r"(?<![\w.])(?=[A-Za-z0-9./_-]{0,63}\d)(?=[A-Za-z0-9./_-]{0,63}[A-Za-z])"
     rf"(?!\d[\d,.]*(?i:{units.LATIN}|st\b|nd\b|rd\b|th\b))"

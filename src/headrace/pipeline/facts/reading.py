@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
@@ -17,6 +17,7 @@ from headrace.pipeline.facts.kinds import (
     Fact,
     Facts,
     Identifier,
+    Kind,
     Name,
     Number,
     Provision,
@@ -27,6 +28,7 @@ from headrace.pipeline.facts.patterns import MASTER, MONTH
 from headrace.pipeline.facts.wording import (
     BY,
     COUNTERPARTS,
+    DENIABLE,
     DENYING,
     MAY,
     MUST,
@@ -90,6 +92,19 @@ def read(text: str) -> Facts:
     for name_fact in _names(tokens, plain):
         written.setdefault(name_fact, name_fact.text)
     return Facts(tuple(tokens), written, plain)
+
+
+_STOPS = Token("end", "\n", "\n")
+
+
+def joined(parts: Sequence[Facts]) -> Facts:
+    """Neighbouring sentences as one text."""
+    written: dict[Fact, str] = {}
+    for part in parts:
+        for fact, text in part.written.items():
+            written.setdefault(fact, text)
+    tokens = (token for part in parts for token in (*part.tokens, _STOPS))
+    return Facts(tuple(tokens), written, "\n".join(part.plain for part in parts))
 
 
 def _fact(match: re.Match[str], name: str, plain: str) -> Fact | None:
@@ -195,7 +210,8 @@ def _ranges(tokens: list[Token], plain: str) -> list[Token]:
     places = [place for place, token in enumerate(tokens) if isinstance(token.key, Number)]
     for here, there in pairwise(places):
         one, two = tokens[here].key, tokens[there].key
-        assert isinstance(one, Number) and isinstance(two, Number)
+        assert isinstance(one, Number)
+        assert isinstance(two, Number)
         between = plain[tokens[here].start + len(tokens[here].text) : tokens[there].start].strip()
         if not one.unit and two.unit and _RANGE.fullmatch(between):
             said = _UNIT_AT_END.search(tokens[there].text)
@@ -261,23 +277,31 @@ def _words(run: str, start: int) -> Iterator[Token]:
 
 
 def _word(word: str, start: int) -> Iterator[Token]:
+    for kind, key, text, offset in _classified(word):
+        yield Token(kind, key, text, start + offset)
+
+
+@lru_cache(maxsize=1 << 16)
+def _classified(word: str) -> tuple[tuple[Kind, str, str, int], ...]:
+    """Kind, key, text and place of what a Chinese word is made of; nothing for function words."""
     if word in NOT:
-        yield Token("not", "¬", word, start)
-        if word == "无权":
-            yield Token("may", "may", "权", start + 1)
-    elif word in MUST:
-        yield Token("must", "must", word, start)
-    elif word in MAY:
-        yield Token("may", "may", word, start)
-    elif len(word) > 1 and word[0] in DENYING:
-        yield Token("not", "¬", word[0], start)
-        yield Token("word", word[1:], word[1:], start + 1)
-    elif word in COUNTERPARTS or (len(word) > 1 and word.endswith(tuple(PARTY_ENDS))):
-        yield Token("party", word, word, start)
-    elif word in BY:
-        yield Token("by", "by", word, start)
-    elif word not in STOP:
-        yield Token("word", word, word, start)
+        permission: tuple[tuple[Kind, str, str, int], ...] = (
+            (("may", "may", "权", 1),) if word == "无权" else ()
+        )
+        return (("not", "¬", word, 0), *permission)
+    for kind, words in _KINDS:
+        if word in words:
+            return ((kind, kind, word, 0),)
+    if len(word) > 1 and word[0] in DENYING:
+        return ("not", "¬", word[0], 0), ("word", word[1:], word[1:], 1)
+    if len(word) == 2 and word[0] == "有" and word[1] in DENIABLE:
+        return (("word", word[1], word, 0),)
+    if word in COUNTERPARTS or (len(word) > 1 and word.endswith(tuple(PARTY_ENDS))):
+        return (("party", word, word, 0),)
+    return () if word in STOP else (("word", word, word, 0),)
+
+
+_KINDS: tuple[tuple[Kind, frozenset[str]], ...] = (("must", MUST), ("may", MAY), ("by", BY))
 
 
 def _names(tokens: list[Token], plain: str) -> Iterator[Name]:
