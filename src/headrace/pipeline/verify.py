@@ -14,6 +14,7 @@ badly, and what counts is whether the claim can be proved, not who pointed at th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,6 +23,13 @@ from headrace.pipeline.evidence import Evidence, Passage, find_quotation, judge,
 from headrace.pipeline.facts.kinds import Provision
 from headrace.pipeline.facts.missing import Source, has
 from headrace.pipeline.facts.reading import read
+
+_LEADS_ON = re.compile(
+    r"(?:您好|你好|谢谢|hello|hi|dear \w+|thank you)[\s,，.。!！]*",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Greetings, the only sentences without a claim that pass. `Yes.` and 是的。 alone are claims that
+nobody can check."""
 
 RIVAL = 0.05
 """By how much a passage that contradicts a sentence must be more like it than the one that supports
@@ -44,8 +52,10 @@ class Verdict(NamedTuple):
 def verify(sentence: str, sources: Sequence[Passage], question: str) -> Verdict:
     """Judge one sentence of the answer to `question`; see the module's text for the rules."""
     text = claims.without_markers(sentence).strip()
-    if not claims.terms(text) and not read(text).written:
+    if _LEADS_ON.fullmatch(text) or not any(map(str.isalnum, text)):
         return Verdict(text)
+    if not claims.terms(text) and not read(text).written:
+        return Verdict(text, (), "it claims nothing that could be checked")
     if leans(text) and _repeats(text, question):
         return Verdict(text, (), "it says nothing that the question does not")
     cited = {number - 1 for number in claims.markers(sentence)}
@@ -120,7 +130,8 @@ def _copy(text: str, order: Sequence[Passage]) -> Evidence | None:
     """Where a passage has this very sentence, from its beginning to its end."""
     for passage in order:
         span = find_quotation(passage, text)
-        if span is not None:
+        over = claims.terms(" ".join(passage.hit.path))
+        if span is not None and claims.terms(text) - over:
             offset = passage.hit.span.start
             start, end = span.start - offset, span.end - offset
             if any(start == piece.start and end == piece.end for piece in passage.sentences):
