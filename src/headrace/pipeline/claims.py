@@ -13,8 +13,6 @@ from functools import lru_cache
 from headrace.pipeline.words import (
     EVERYBODY,
     GLUE,
-    PERMISSION,
-    PROHIBITION,
     STOP,
 )
 from headrace.retrieval.analyze import tokens
@@ -62,8 +60,5 @@ def _weight(some: frozenset[str]) -> float:
 
 
 def contradicts(claim: str, source: str) -> bool:
-    """Whether a claim permits what the source only prohibits, or claims of everybody what the
-    source does not say of everybody."""
-    if PERMISSION.search(claim) and PROHIBITION.search(source):
-        return not (PERMISSION.search(source) or PROHIBITION.search(claim))
+    """Whether a claim says of everybody what the source does not say of everybody."""
     return bool(EVERYBODY.search(claim)) and not EVERYBODY.search(source)

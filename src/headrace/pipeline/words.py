@@ -1,4 +1,4 @@
-"""Word lists for comparing claims: function words, permissions, quantifiers."""
+"""Word lists for comparing claims: function words, quantifiers."""
 
 from __future__ import annotations
 
@@ -28,12 +28,6 @@ STOP = frozenset(_ENGLISH.split()) | frozenset(_CHINESE.split())
 GLUE = frozenset("的了和与吗呢吧啊么什怎哪谁几是这那我你您他她它们就都也还被把给让且并但若则之其该")
 """Characters that join words and are part of hardly any."""
 
-PERMISSION = re.compile(r"\b(?:may|can|allowed|permitted|free to)\b|可以|允许|准许", re.IGNORECASE)
-PROHIBITION = re.compile(
-    r"\b(?:may|must|shall|can) not\b|\bcannot\b|\b(?:prohibit\w*|forbid\w*|forbidden)\b"
-    r"|不得|禁止|严禁|不准",
-    re.IGNORECASE,
-)
 EVERYBODY = re.compile(
     r"\b(?:anyone|anybody|everyone|everybody|always)\b|任何|所有|一律|一切", re.IGNORECASE
 )

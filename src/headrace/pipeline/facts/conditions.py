@@ -25,9 +25,12 @@ _CLAUSE = re.compile(
     r"[^,，。；;:：\n]+?(?=[,，。；;:：\n]|\Z|\s(?i:unless|except|provided\sthat|only\sif|if)\s)"
 )
 _EXCEPTION = re.compile(
-    r"^\s*(?:但(?:是)?.{2,60}除外|除.{2,60}外|.{0,6}(?:另有).{1,12}的?除外)"
+    r"^\s*(?:但(?:是)?.{2,60}除外|除.{2,60}外)(?!.)"
     r"|^\s*(?i:unless|except|provided\sthat|only\sif)\b"
 )
+_SAVING = re.compile(r"另有|前款|前条|本条|本法")
+"""What hardly any answer repeats: that other law or an agreement may say otherwise."""
+
 _CONDITION = re.compile(
     r"^\s*(?:未?经.{2,30}|.{4,60})(?:的|情况下|情形下|同意|批准|许可)$|^\s*(?i:if)\b"
 )
@@ -60,8 +63,12 @@ def _conditions(clauses: list[str], place: int, conditional: bool) -> Iterator[t
     if place and not conditional and _CONDITION.search(clauses[place - 1]):
         yield clauses[place - 1], ABSENT
     for near in (place - 1, place + 1):
-        if 0 <= near < len(clauses) and _EXCEPTION.search(clauses[near]):
+        if 0 <= near < len(clauses) and _excepts(clauses[near]):
             yield clauses[near], EXCEPTED
+
+
+def _excepts(clause: str) -> bool:
+    return bool(_EXCEPTION.search(clause)) and not _SAVING.search(clause)
 
 
 def _share(clause: str, known: frozenset[object]) -> float:

@@ -38,10 +38,16 @@ def missing(claim: Facts, source: Source, elsewhere: frozenset[Provision]) -> It
     for fact, written in claim.written.items():
         if has(fact, source):
             continue
+        if isinstance(fact, Number) and fact.unit == "kind" and not _counts_kinds(source):
+            continue  # 以下六种行为: who sums up a list counts it
         if isinstance(fact, Provision) and here and _listed(fact, elsewhere):
             continue
         other = _instead(fact, source)
         yield f"{written}: the source says {other}" if other else f"{written} is not in the source"
+
+
+def _counts_kinds(source: Source) -> bool:
+    return any(isinstance(f, Number) and f.unit == "kind" for f in source.window.written)
 
 
 def has(fact: Fact, source: Source) -> bool:

@@ -53,10 +53,9 @@ occasion 1: 次
 person 1: 名 人 位 persons person people
 household 1: 户
 share 1: 股
+kind 1: 种 类
 """
-_CLASSIFIERS = (
-    "个 件 份 项 种 类 家 套 台 辆 张 层 级 笔 票 只 头 条 艘 所 间 部 本 篇 处 段 步 组 期 款"
-)
+_CLASSIFIERS = "个 件 份 项 家 套 台 辆 张 层 级 笔 票 只 头 条 艘 所 间 部 本 篇 处 段 步 组 期 款"
 """Words that count things and are no measure: the same number may go with another of them."""
 
 _OWN: dict[str, tuple[str, Fraction]] = {}
