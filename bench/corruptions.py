@@ -12,6 +12,11 @@ from collections.abc import Callable, Mapping
 
 Corrupt = Callable[[str, random.Random], str | None]
 
+
+def _pairs(table: str) -> dict[str, str]:
+    return dict(pair.split("/") for pair in table.split())
+
+
 _DIGITS = "零一二三四五六七八九"
 _NUMERAL = "[一二两三四五六七八九十百千万]"
 _UNITS = "日|天|个月|年|周岁|岁|万元|元|倍|%|％|人|名|次|小时|分钟|米|公里|吨|公斤|平方米|个工作日"
@@ -19,10 +24,10 @@ _COUNTED = re.compile(rf"(?<![第之年月\d])(\d+(?:\.\d+)?|{_NUMERAL}{{1,5}})(
 _SHARE = re.compile(rf"(?<=百分之)({_NUMERAL}+)")
 _DATE = re.compile(r"(\d{4})(?=年)|(?<=年)(\d{1,2})(?=月)|(?<=月)(\d{1,2})(?=日)")
 _ARTICLE = re.compile(rf"(?<=第)({_NUMERAL}{{1,7}}|\d{{1,4}})(?=条)")
-_OTHER_UNIT = {
-    "个工作日": "个月", "个月": "年", "日": "个月", "天": "个月", "年": "个月", "周岁": "年", "万元": "元",
-    "元": "万元", "倍": "元", "小时": "日", "米": "公里", "公里": "米", "平方米": "公顷", "吨": "公斤",
-}  # fmt: skip
+_OTHER_UNIT = _pairs(
+    "个工作日/个月 个月/年 日/个月 天/个月 年/个月 周岁/年 万元/元 元/万元 倍/元 小时/日 米/公里 公里/米 "
+    "平方米/公顷 吨/公斤"
+)
 _COUNTED_UNIT = re.compile(
     rf"(?<![第之年月\d])((?:\d+(?:\.\d+)?|{_NUMERAL}{{1,5}}))({'|'.join(_OTHER_UNIT)})"
 )
@@ -64,17 +69,21 @@ _PAIRS = [
     ]
 ]
 _REMOVED = (
-    ("不得", "可以"), ("不应当", "应当"), ("不能", "能"), ("不予", "予以"), ("无权", "有权"), ("无效", "有效"),
-    ("没有", "有"), ("禁止", "允许"), ("不承担", "承担"), ("不构成", "构成"), ("不属于", "属于"), ("不影响", "影响"),
-    ("未", "已"), ("不", ""),
-)  # fmt: skip
+    *_pairs(
+        "不得/可以 不应当/应当 不能/能 不予/予以 无权/有权 无效/有效 没有/有 禁止/允许 不承担/承担 "
+        "不构成/构成 不属于/属于 不影响/影响 未/已"
+    ).items(),
+    ("不", ""),
+)
 _KEPT = re.compile(
     r"不(?:动产|仅|但|论|可抗力|超过|低于|少于|高于|满|足|同|正当|特定|良|法|断)|未(?:成年|来|满)"
 )
-_ADDED = (
-    ("应当", "不应当"), ("可以", "不得"), ("有权", "无权"), ("必须", "无须"), ("有效", "无效"), ("承担", "不承担"),
-    ("属于", "不属于"), ("构成", "不构成"), ("负责", "不负责"), ("享有", "不享有"), ("适用", "不适用"),
-)  # fmt: skip
+_ADDED = tuple(
+    _pairs(
+        "应当/不应当 可以/不得 有权/无权 必须/无须 有效/无效 承担/不承担 属于/不属于 构成/不构成 "
+        "负责/不负责 享有/不享有 适用/不适用"
+    ).items()
+)
 _CONDITION = re.compile(
     r"(?:^|(?<=[，；。]))(?:但|但是|除)[^，；。]{4,60}(?:除外|外|的)?[，。]?|"
     r"(?:^|(?<=[，；]))(?:经|未经|如果|在)?[^，；。]{4,40}(?:的|后|时|情况下)，"
@@ -155,7 +164,7 @@ def number(sentence: str, chance: random.Random) -> str | None:
 
 
 def unit(sentence: str, chance: random.Random) -> str | None:
-    found = [m for m in _COUNTED_UNIT.finditer(sentence)]
+    found = list(_COUNTED_UNIT.finditer(sentence))
     if not found:
         return None
     match = chance.choice(found)
@@ -177,8 +186,7 @@ def party(sentence: str, chance: random.Random) -> str | None:
     if both:
         one, other = chance.choice(both)
         longer, shorter = sorted((one, other), key=len, reverse=True)
-        swapped = sentence.replace(longer, "\0").replace(shorter, longer).replace("\0", shorter)
-        return swapped
+        return sentence.replace(longer, "\0").replace(shorter, longer).replace("\0", shorter)
     if single:
         one, other = chance.choice(single)
         return sentence.replace(one, other)
@@ -187,11 +195,12 @@ def party(sentence: str, chance: random.Random) -> str | None:
 
 def negation(sentence: str, chance: random.Random) -> str | None:
     kept = {m.start() for m in _KEPT.finditer(sentence)}
-    options = []
-    for old, new in _REMOVED:
-        for match in re.finditer(old, sentence):
-            if match.start() not in kept:
-                options.append((match.start(), old, new))
+    options = [
+        (match.start(), old, new)
+        for old, new in _REMOVED
+        for match in re.finditer(old, sentence)
+        if match.start() not in kept
+    ]
     if not options or chance.random() < 0.5:
         added = [
             (m.start(), old, new)
@@ -245,22 +254,22 @@ _WORDS = [
 ]
 _EN_MONTH = "January|February|March|April|May|June|July|August|September|October|November|December"
 _EN_NUMBER = re.compile(
-    rf"(?<![\w.,:/-])(?!(?:1[5-9]|20)\d\d\b)\d+(?:,\d{{3}})*(?![\w:/-]|\.\d|,\d)(?! ?(?:{_EN_MONTH}))"
+    rf"(?<![\w.,:/-])(?!(?:1[5-9]|20)\d\d\b)\d+(?:,\d{{3}})*"
+    rf"(?![\w:/-]|\.\d|,\d)(?! ?(?:{_EN_MONTH}))"
     rf"|\b(?:{'|'.join(_WORDS[1:])})\b"
 )
 _EN_DATE = re.compile(rf"\b(?:1[5-9]|20)\d\d\b|\b(?:{_EN_MONTH})(?= \d)|\b\d{{1,2}}:\d\d\b")
 _EN_UNIT = re.compile(
-    r"(?<=\d )(?:days?|hours?|minutes?|metres?|crowns?|miles?|years?|months?|weeks?|feet|kilometres?"
-    r"|km|inches)\b"
+    r"(?<=\d )(?:days?|hours?|minutes?|metres?|crowns?|miles?|years?|months?|weeks?|feet"
+    r"|kilometres?|km|inches)\b"
 )
 _EN_OTHER = {"day": "months", "hou": "days", "min": "hours", "met": "kilometres", "cro": "euros",
              "mil": "feet", "yea": "months", "mon": "years", "wee": "days", "fee": "miles",
              "kil": "metres", "km": "metres", "inc": "feet"}  # fmt: skip
-_EN_ADDED = (
-    (" is ", " is not "), (" are ", " are not "), (" was ", " was not "), (" were ", " were not "),
-    (" may ", " may not "), (" must ", " must not "), (" shall ", " shall not "), (" can ", " cannot "),
-    (" has ", " has not "), (" will ", " will not "),
-)  # fmt: skip
+_EN_ADDED = tuple(
+    (f" {verb} ", " cannot " if verb == "can" else f" {verb} not ")
+    for verb in ("is", "are", "was", "were", "may", "must", "shall", "can", "has", "will")
+)
 _EN_NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+(?: [A-Z][a-z]+)*")
 _EN_CONDITION = re.compile(
     r"(?:, | )(?:unless|except|if|only if|provided that|without|when) [^,.;]{6,80}(?=[,.;])|"
