@@ -45,6 +45,9 @@ BULK = Call(Lane.BULK)
 """Work that yields to people."""
 
 EmbedKind: TypeAlias = Literal["query", "passage"]
+Verification: TypeAlias = Literal["annotate", "strict", "off"]
+"""What happens to a sentence that the sources do not support: it is marked, or withheld; `off`:
+sentences are not checked."""
 FinishReason: TypeAlias = Literal["stop", "length", "cancelled"]
 
 ALL_ACCESS: frozenset[str] = frozenset({"*"})
@@ -302,8 +305,9 @@ class QuoteEvent(msgspec.Struct, frozen=True, tag="quote", tag_field="type"):
 
 
 class UnsupportedEvent(msgspec.Struct, frozen=True, tag="unsupported", tag_field="type"):
-    """A sentence that the sources do not support, at `span` of the answer's text (in strict mode
-    it was withheld, and the span is empty)."""
+    """A sentence that the sources do not support, at `span` of the answer's text (withheld where
+    the verification is strict or the sentence repeats the generator's instruction: then the span
+    is empty)."""
 
     text: str
     reason: str

@@ -43,7 +43,7 @@ def test_entries_come_change_and_go_by_name() -> None:
     assert change(config(BASE), config(parked)).live == ("models.a.device", "models.a.slots")
     town = BASE + "collections:\n  town: {generator: a}\n"
     assert change(config(BASE), config(town)).live == ("collections.town",)
-    strict = BASE + "collections:\n  town: {generator: a, answer: {strict: true}}\n"
+    strict = BASE + "collections:\n  town: {generator: a, answer: {verification: strict}}\n"
     assert change(config(town), config(strict)).live == ("collections.town.answer",)
 
 

@@ -53,8 +53,8 @@ def test_values_are_applied_and_default_models_stay() -> None:
             'f.yaml:2: server.port: must be a whole number from 0 to 65535, not "80"',
         ),
         (
-            "answer:\n  strict: yes\n",
-            'f.yaml:2: answer.strict: must be `true` or `false`, not "yes"',
+            "answer:\n  verification: yes\n",
+            'f.yaml:2: answer.verification: must be `annotate` or `strict` or `off`, not "yes"',
         ),
         (
             "server:\n\n  prt: 1\n",

@@ -113,7 +113,7 @@ async def test_usage_chunk_only_when_asked(client: httpx.AsyncClient) -> None:
         ({"logit_bias": {"1": 2}}, 400, "logit_bias"),
         ({"response_format": {"type": "xml"}}, 400, "response_format"),
         ({"response_format": {"type": "json_schema"}}, 400, "response_format"),
-        ({"headrace": {"strict": True}}, 400, "headrace"),
+        ({"headrace": {"verification": "strict"}}, 400, "headrace"),
         ({"headrace": {"hits": -1}}, 422, "headrace.hits"),
         ({"headrace": {"accss": ["x"]}}, 422, "headrace.accss"),
     ],

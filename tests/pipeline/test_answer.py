@@ -34,6 +34,7 @@ from headrace.types import (
     QuoteEvent,
     Role,
     UnsupportedEvent,
+    Verification,
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -170,19 +171,24 @@ UNPROVED = "Jupiter has ninety-five moons and rings of dust around it."
 
 
 async def test_unsupported_sentences_are_announced_and_marked(services: Services) -> None:
-    for strict in (False, True):
-        request = AnswerRequest("town", "q?", Filter(access=ALL_ACCESS), strict=strict)
+    modes: tuple[Verification, ...] = ("annotate", "strict")
+    for mode in modes:
+        request = AnswerRequest("town", "q?", Filter(access=ALL_ACCESS), verification=mode)
         index = services.collections.open("town")
         checker = Checker(make_plan(services.config, request), index, passages([]))
         events = [event async for event in checker.check(UNPROVED + " ")]
         (unsupported,) = (e for e in events if isinstance(e, UnsupportedEvent))
         assert unsupported.text == UNPROVED
-        if strict:
+        if mode == "strict":
             assert text(events) == ""
+            note = checker.withheld()
+            assert note is not None
+            assert "Withheld" in note.text
         else:
             assert isinstance(events[0], UnsupportedEvent)  # before the reader sees the sentence
             assert unsupported.span.of(text(events)) == UNPROVED
             assert "[unsupported]" in text(events)
+            assert checker.withheld() is None
 
 
 async def test_a_document_deleted_since_the_search_is_not_quoted(services: Services) -> None:
@@ -269,3 +275,26 @@ async def test_quotations_follow_as_a_paragraph_of_their_own(services: Services,
     said = [event async for event in checker.check(f"Cats rule the whole town of Weirford.{tail}")]
     said.append(checker.refuse())
     assert "[unsupported]\n\nThe documents" in text(said)
+
+
+async def test_without_verification_sentences_pass_and_the_answer_says_so(
+    services: Services,
+) -> None:
+    request = AnswerRequest("town", "q?", Filter(access=ALL_ACCESS), verification="off")
+    plan = make_plan(services.config, request)
+    assert "verify: switched off" in plan.skipped
+    index = services.collections.open("town")
+    checker = Checker(plan, index, passages([]))
+    events = [event async for event in checker.check(UNPROVED + " [7] ")]
+    assert text(events).strip() == UNPROVED  # a marker that names no passage goes
+    assert checker.supported == 1
+
+
+async def test_without_verification_markers_name_whole_passages(services: Services) -> None:
+    events = await ask(services, "Must dogs be kept on a leash?", verification="off")
+    (quote,) = (event.quote for event in events if isinstance(event, QuoteEvent))
+    (hits,) = (event.hits for event in events if isinstance(event, HitsEvent))
+    assert quote.span == hits[0].span
+    done = events[-1]
+    assert isinstance(done, DoneEvent)
+    assert "verify: switched off" in done.skipped

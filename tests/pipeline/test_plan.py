@@ -64,12 +64,14 @@ def test_quotations_alone_by_request_or_by_configuration() -> None:
 
 
 def test_the_request_goes_before_the_collection_and_that_before_the_rest() -> None:
-    town = CollectionOptions(retrieval=RetrievalOptions(hits=7), answer=AnswerOptions(strict=True))
+    town = CollectionOptions(
+        retrieval=RetrievalOptions(hits=7), answer=AnswerOptions(verification="strict")
+    )
     made = config(collections={"town": town})
     assert make_plan(made, request()).hits == 7
-    assert make_plan(made, request()).strict
-    assert make_plan(made, request(hits=2, strict=False)).hits == 2
-    assert not make_plan(made, request(hits=2, strict=False)).strict
+    assert make_plan(made, request()).verification == "strict"
+    assert make_plan(made, request(hits=2)).hits == 2
+    assert make_plan(made, request(verification="annotate")).verification == "annotate"
 
 
 def test_effort_by_request_by_configuration_and_by_kind() -> None:

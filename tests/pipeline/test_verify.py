@@ -85,12 +85,12 @@ def test_a_wrong_citation_is_put_right() -> None:
         ("Whoever breaks this rule pays a fine of 250 crowns [1].", "250"),
         ("The code says “dogs may run free in parks” [1].", "quotation"),
         ("Cats must be registered with the town hall every spring [1].", "no passage"),
-        ("Guide dogs are not exempt from the fine while they work [1].", "no passage"),
-        ("夜间22时至次日6时可以在居民区进行施工作业[2]。", "no passage"),
+        ("Guide dogs are not exempt from the fine while they work [1].", "does not deny"),
+        ("夜间22时至次日6时可以在居民区进行施工作业[2]。", "the source says 不得"),
         ("The answer is: the keeper [1].", "no passage"),
         ("The answer is: a leash [1].", "nothing that the question does not"),
-        ("Anyone who works is exempt from the fine like guide dogs [1].", "no passage"),
-        ("Dogs may be kept off the leash in the mill park [1].", "no passage"),
+        ("Anyone who works is exempt from the fine like guide dogs [1].", "otherwise"),
+        ("Dogs may be kept off the leash in the mill park [1].", "may: the source says shall"),
         ("It is 150.", "no passage"),
         ("Under Article 13, dogs shall be kept on a leash in public places.", "13"),
     ],
@@ -107,8 +107,33 @@ def test_a_pronoun_stands_for_what_was_asked_about() -> None:
     assert not verify(sentence, SOURCES, "How loud is a lawnmower?").evidence
 
 
-def test_what_claims_nothing_needs_no_support() -> None:
-    assert verify("And so it is.", SOURCES, QUESTION).reason == ""
+@pytest.mark.parametrize("sentence", ["您好，", "Hello!", "* * *"])
+def test_a_greeting_needs_no_support(sentence: str) -> None:
+    assert verify(sentence, SOURCES, QUESTION).reason == ""
+
+
+@pytest.mark.parametrize(
+    "sentence", ["And so it is.", "Yes.", "是的。", "The answer is in the passages."]
+)
+def test_a_bare_remark_is_no_proof(sentence: str) -> None:
+    assert verify(sentence, SOURCES, QUESTION).reason
+
+
+def test_a_sentence_of_the_source_is_its_own_proof() -> None:
+    sources = passages([hit(1, "It is bound to the wheel. It turns at noon.", "Mill")])
+    verdict = verify("It turns at noon.", sources, "What is the weather?")
+    assert verdict.reason == ""
+    (evidence,) = verdict.evidence
+    assert evidence.span == Span(126, 143)
+
+
+def test_what_the_sentence_is_about_decides() -> None:
+    """A passage that says less of it, but has the number, does not prove it."""
+    close = "Whoever moors at the mill bridge at night pays a fine of 90 crowns to the warden."
+    other = "A fine of 60 crowns is paid to the warden. Whoever moors at night needs a lamp."
+    sources = passages([hit(1, close, "Code"), hit(2, other, "Code")])
+    said = "Whoever moors at the mill bridge at night pays a fine of 60 crowns to the warden."
+    assert verify(said, sources, QUESTION).reason == "60 crowns: the source says 90 crowns"
 
 
 def test_a_short_answer_is_read_with_the_question() -> None:

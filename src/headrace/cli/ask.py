@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   headrace ask "Who may start the wheel again?"
-  headrace ask 夜间施工的时间 --collection laws --strict
+  headrace ask 夜间施工的时间 --collection laws --verification strict
   headrace ask "What does it cost?" --generate none --json
 
 \b
@@ -59,6 +59,12 @@ class Effort(StrEnum):
     BALANCED = "balanced"
     DEEP = "deep"
     AUTO = "auto"
+
+
+class Verification(StrEnum):
+    annotate = "annotate"
+    strict = "strict"
+    off = "off"
 
 
 class Generate(StrEnum):
@@ -82,9 +88,12 @@ def ask(
             "`auto` goes by the kind of question."
         ),
     ] = None,
-    strict: Annotated[
-        bool | None,
-        typer.Option("--strict/--no-strict", help="Withhold sentences that nothing supports."),
+    verification: Annotated[
+        Verification | None,
+        typer.Option(
+            help="Sentences that nothing supports are marked (`annotate`) or withheld (`strict`); "
+            "`off` checks none."
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", metavar="NAME", help="Generator to use.")
@@ -109,7 +118,7 @@ def ask(
         generate=generate.value if generate else None,
         generator=model,
         effort=effort.value if effort else None,
-        strict=strict,
+        verification=verification.value if verification else None,
         hits=hits,
     )
     loaded = load_config(config)

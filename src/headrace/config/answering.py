@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from headrace.config.fields import Name, Options
+from headrace.types import Verification
 
 
 class RetrievalOptions(Options):
@@ -69,8 +70,10 @@ class AnswerOptions(Options):
     hops: int = Field(
         2, ge=1, le=4, description="Most rounds of searching for one question, effort `deep`."
     )
-    strict: bool = Field(
-        False, description="Withhold sentences that the sources do not support, not only mark them."
+    verification: Verification = Field(
+        "annotate",
+        description="Sentences that the sources do not support are marked (`annotate`) or withheld "
+        "(`strict`), or sentences are not checked (`off`).",
     )
     refuse_below: float | None = Field(
         None,

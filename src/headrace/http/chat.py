@@ -105,7 +105,7 @@ def answer_request(body: ChatRequest, bound: Bound) -> AnswerRequest:
         generate=settings.generate,
         generator=settings.generator,
         effort=settings.effort,
-        strict=settings.strict,
+        verification=settings.verification,
         hits=settings.hits,
         max_tokens=body.cap,
         max_quotes=settings.max_quotes,

@@ -45,7 +45,7 @@ async def rag_chat(request: Request, body: RagChatRequest) -> Response:
         generate=body.generate,
         generator=body.generator,
         effort=body.effort,
-        strict=body.strict,
+        verification=body.verification,
         hits=body.hits,
         max_tokens=body.max_tokens,
         max_quotes=body.max_quotes,

@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from headrace.types import Verification
+
 Text = Annotated[str, Field(max_length=2**30)]
 """Text with no limit of its own (bodies have one). Having a limit makes pydantic refuse what is
 not Unicode: JSON can hold halves of surrogate pairs."""
@@ -109,8 +111,10 @@ class AnswerSettings(Narrowing):
         None,
         description="How much is done to find passages: see `answer.effort` in the configuration.",
     )
-    strict: bool | None = Field(
-        None, description="Withhold sentences that the sources do not support."
+    verification: Verification | None = Field(
+        None,
+        description="Sentences that the sources do not support are marked (`annotate`) or withheld "
+        "(`strict`), or sentences are not checked (`off`).",
     )
     hits: int | None = Field(None, ge=1, le=100, description="Passages to write from.")
     max_quotes: int | None = Field(

@@ -38,7 +38,7 @@ class Extension(msgspec.Struct, frozen=True):
 
 
 class UnsupportedSentence(msgspec.Struct, frozen=True):
-    """`span` is its place in the answer's text; empty where strict mode withheld it."""
+    """`span` is its place in the answer's text; empty where it was withheld."""
 
     text: str
     reason: str

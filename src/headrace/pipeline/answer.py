@@ -118,6 +118,8 @@ async def _answer(services: Services, request: AnswerRequest) -> AsyncGenerator[
             async with contextlib.aclosing(written) as events:
                 async for event in events:
                     yield event
+            if (note := checker.withheld()) is not None:
+                yield note
             yield run.stage("generate")
         if checker.supported == 0:
             async for event in _quote(services, plan, checker, finding.grouped(sources), budget):

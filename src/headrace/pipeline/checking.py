@@ -9,9 +9,11 @@ from collections.abc import AsyncGenerator, Sequence
 from headrace.pipeline import claims
 from headrace.pipeline.conflicts import Clash
 from headrace.pipeline.evidence import Evidence, Passage
+from headrace.pipeline.facts.reading import read
 from headrace.pipeline.phrases import phrase
 from headrace.pipeline.plan import Plan
 from headrace.pipeline.quotes import Quotations
+from headrace.pipeline.untrusted import Instructions
 from headrace.pipeline.verify import Verdict, verify
 from headrace.retrieval.base import Index
 from headrace.types import (
@@ -49,7 +51,13 @@ class Checker:
         self._seen: set[str] = set()
         self.cited: set[str] = set()
         """Sources that were quoted."""
+        self._instructions = Instructions(
+            plan.answer.system_prompt,
+            [plan.question, *(" ".join((*p.hit.path, p.hit.text)) for p in sources)],
+        )
+        self._withheld = False
         self.supported = 0
+        """Sentences that stand: proved, or, where none are checked, said at all."""
         self.refused = False
         self.repeats = False
         """The generator says the same again, so it is not heard any more."""
@@ -70,7 +78,12 @@ class Checker:
             self.repeats = True
             return
         self._seen.add(key)
-        verdict, cited = await asyncio.to_thread(self._judge, sentence)
+        if self._instructions.told_by(claims.without_markers(sentence)):
+            self._withheld = True
+            yield UnsupportedEvent("", "it repeats the instruction", self._here())
+            return
+        judge = self._pointed_at if self._plan.verification == "off" else self._judge
+        verdict, cited = await asyncio.to_thread(judge, sentence)
         for quote, new in cited:
             if new:
                 yield self._new(quote)
@@ -79,7 +92,7 @@ class Checker:
             async for event in self._unsupported(verdict, tail):
                 yield event
             return
-        self.supported += bool(verdict.evidence)
+        self.supported += bool(verdict.evidence) or self._plan.verification == "off"
         yield self._say(_marked(verdict.text, [quote.number for quote, _ in cited]) + tail)
 
     def _judge(self, sentence: str) -> tuple[Verdict, list[tuple[Quote, bool]]]:
@@ -91,11 +104,21 @@ class Checker:
             return Verdict(verdict.text, (), "the source changed while it was read"), []
         return verdict, quotes
 
+    def _pointed_at(self, sentence: str) -> tuple[Verdict, list[tuple[Quote, bool]]]:
+        """The sentence unchecked, with the passages that its markers name. Blocks."""
+        numbers = [n - 1 for n in claims.markers(sentence) if 0 < n <= len(self._sources)]
+        named = [Evidence(n, self._sources[n].hit.span, 1.0) for n in numbers]
+        cited = [self._quotations.cite(evidence) for evidence in named]
+        quotes = [quote for quote in cited if quote is not None]
+        return Verdict(claims.without_markers(sentence).strip(), tuple(named)), quotes
+
+    def _here(self) -> Span:
+        return Span(self._position, self._position)
+
     async def _unsupported(self, verdict: Verdict, tail: str) -> AsyncGenerator[Event, None]:
-        if self._plan.strict:
-            yield UnsupportedEvent(
-                verdict.text, verdict.reason, Span(self._position, self._position)
-            )
+        if self._plan.verification == "strict":
+            self._withheld = True
+            yield UnsupportedEvent(verdict.text, verdict.reason, self._here())
             return
         end = self._position + len(verdict.text)
         yield UnsupportedEvent(verdict.text, verdict.reason, Span(self._position, end))
@@ -145,6 +168,12 @@ class Checker:
         self.cited.add(quote.source)
         return QuoteEvent(quote)
 
+    def withheld(self) -> DeltaEvent | None:
+        """Say that something was withheld, if it was."""
+        if not self._withheld:
+            return None
+        return self._say(self._gap() + phrase("withheld", self._plan.question))
+
     def refuse(self) -> DeltaEvent:
         """Say that the documents do not answer."""
         self.refused = True
@@ -158,7 +187,7 @@ class Checker:
 
 def _declines(text: str) -> bool:
     """Whether a sentence only says that there is no answer, and claims nothing beside that."""
-    return bool(_DECLINES.search(text)) and len(text) < LONGEST_EXCUSE and not claims.facts(text)
+    return bool(_DECLINES.search(text)) and len(text) < LONGEST_EXCUSE and not read(text).written
 
 
 def _marked(text: str, numbers: Sequence[int]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from headrace.pipeline import claims
 from headrace.pipeline.classify import READ, Kind
+from headrace.pipeline.facts.reading import read
 from headrace.pipeline.rewrite import keeps_together, points_back
 
 MOST = 4
@@ -61,7 +62,7 @@ def _compared(question: str) -> Sequence[str]:
 def _asked_together(question: str) -> Sequence[str]:
     """The parts; one that points back, or has no subject of its own, is read with the first."""
     parts = [part.strip(" ,，。、\t/") for part in _PARTS.split(question)]
-    parts = [part for part in parts if len(claims.terms(part)) > 0 or claims.facts(part)]
+    parts = [part for part in parts if len(claims.terms(part)) > 0 or read(part).written]
     return [
         f"{parts[0]}\n{part}" if i and (points_back(part) or len(claims.terms(part)) < 3) else part
         for i, part in enumerate(parts)

@@ -9,15 +9,29 @@ from functools import cached_property
 from typing import NamedTuple
 
 from headrace.pipeline import claims
+from headrace.pipeline.facts.conditions import dropped
+from headrace.pipeline.facts.contrast import contrast
+from headrace.pipeline.facts.kinds import Facts, Provision
+from headrace.pipeline.facts.missing import Source, missing
+from headrace.pipeline.facts.reading import joined, read
 from headrace.pipeline.sentences import sentence_spans
 from headrace.types import Hit, Span
 
 WHOLE_CHUNK = 240
 """A chunk of at most this many characters is quoted whole: its sentences belong together."""
 
+WHOLE_PROVISION = 600
+"""Characters up to which a longer chunk may support a sentence as a whole."""
+
 ALONE = 48
 """UTF-8 bytes from which a sentence can be judged without the question."""
 
+ENOUGH = 0.65
+"""Share of a sentence's terms that its span must cover. Below it, on the example documents, spans
+were found that only shared the topic."""
+
+_LABEL = re.compile(r"\s*(?:第\s?[\d零〇一二三四五六七八九十百千]{1,9}\s?条(?:之\S)?|Article \d+)")
+_ITEM = re.compile(r"[(（](?:\d{1,2}|[一二三四五六七八九十]{1,3})[)）]\s*")
 _PRONOUN = re.compile(
     r"\W*(?:(?:it|they|this|that|these|those|he|she)\b|[它其这该此])", re.IGNORECASE
 )
@@ -30,6 +44,21 @@ class Evidence(NamedTuple):
     hit: int
     span: Span
     score: float
+
+
+class Judged(NamedTuple):
+    """A range and what speaks against it ("" if nothing does)."""
+
+    evidence: Evidence
+    reason: str
+
+
+class Window(NamedTuple):
+    """A range of a passage's own text, taken apart."""
+
+    span: Span
+    terms: frozenset[str]
+    facts: Facts
 
 
 class Passage:
@@ -45,8 +74,17 @@ class Passage:
         return claims.terms(" ".join((*self.hit.path, self.hit.text)))
 
     @cached_property
-    def facts(self) -> frozenset[str]:
-        return claims.facts(" ".join((*self.hit.path, self.hit.text)))
+    def over(self) -> Facts:
+        """What the title, the title path and the label before the text state of all of it."""
+        label = _LABEL.match(self.hit.text)
+        return read(" › ".join((self.hit.title, *self.hit.path, label.group() if label else "")))
+
+    @cached_property
+    def sentences(self) -> list[Span]:
+        """Ranges of the hit's own text, with the label of an item (`(2)`) and without."""
+        spans = sentence_spans(self.hit.text)
+        labels = [(span, _ITEM.match(span.of(self.hit.text))) for span in spans]
+        return spans + [Span(s.start + m.end(), s.end) for s, m in labels if m]
 
     @cached_property
     def pieces(self) -> list[Span]:
@@ -56,9 +94,29 @@ class Passage:
             return [Span(sentences[0].start, sentences[-1].end)]
         return sentences
 
+    @cached_property
+    def windows(self) -> list[Window]:
+        """Single pieces, then pairs of neighbours (a paraphrase often joins two sentences), then
+        all of a passage that is short enough to be one provision with its items."""
+        singles = []
+        for span in self.pieces:
+            text = span.of(self.hit.text)
+            singles.append(Window(span, claims.terms(text), read(text)))
+        found = [*singles, *map(_joined, itertools.pairwise(singles))]
+        if len(singles) > 2 and singles[-1].span.end - singles[0].span.start <= WHOLE_PROVISION:
+            found.append(_joined(singles))
+        return found
+
     def in_document(self, piece: Span) -> Span:
         offset = self.hit.span.start
         return Span(offset + piece.start, offset + piece.end)
+
+
+def _joined(windows: Sequence[Window]) -> Window:
+    """Neighbours as one."""
+    span = Span(windows[0].span.start, windows[-1].span.end)
+    terms = frozenset[str]().union(*(window.terms for window in windows))
+    return Window(span, terms, joined([window.facts for window in windows]))
 
 
 def passages(hits: Sequence[Hit]) -> list[Passage]:
@@ -73,42 +131,37 @@ def find_quotation(passage: Passage, text: str) -> Span | None:
     return None if found is None else passage.in_document(Span(*found.span()))
 
 
-def _windows(passage: Passage) -> Iterator[Span]:
-    """Single pieces, then pairs of neighbours: a paraphrase often joins two sentences."""
-    pieces = passage.pieces
-    yield from pieces
-    for left, right in itertools.pairwise(pieces):
-        yield Span(left.start, right.end)
-
-
 def leans(sentence: str) -> bool:
     """Whether a sentence means something only as the answer to its question: because it is short,
     or because its subject is a pronoun."""
     return len(sentence.encode("utf-8", "replace")) < ALONE or bool(_PRONOUN.match(sentence))
 
 
-def best_support(passage: Passage, sentence: str, question: str) -> Evidence | None:
-    """The range of the passage that covers the sentence's terms best, among those that hold all
-    its facts and do not contradict it. `None` if no range does.
+def judge(
+    passage: Passage, sentence: str, question: str, elsewhere: frozenset[Provision]
+) -> Iterator[Judged]:
+    """The ranges of the passage that cover enough of the sentence's terms, each with the reason why
+    it does not support it all the same: a fact that it lacks, or a contradiction.
 
     Terms of the title path prove nothing about what stands under it, so they are not counted. A
     sentence that does not stand alone (`It is 2.`) is read as the answer to the question: its range
     must cover much of the question too, and may not join what stands side by side."""
-    facts = claims.facts(sentence)
-    path = " ".join(passage.hit.path)
-    path_facts, path_terms = claims.facts(path), claims.terms(path)
-    wanted = claims.terms(sentence) - path_terms
+    facts = read(sentence)
+    path = claims.terms(" ".join(passage.hit.path))
+    wanted = claims.terms(sentence) - path
     leaning = leans(sentence)
-    asked = claims.terms(question) - path_terms if leaning else frozenset()
-    best: Evidence | None = None
-    for window in passage.pieces if leaning else _windows(passage):
-        text = window.of(passage.hit.text)
-        if not facts <= claims.facts(text) | path_facts or claims.contradicts(sentence, text):
-            continue
-        there = claims.terms(text)
-        score = claims.coverage(wanted, there) if wanted else float(bool(facts))
+    asked = claims.terms(question) - path if leaning else frozenset()
+    windows = passage.windows[: len(passage.pieces)] if leaning else passage.windows
+    for window in windows:
+        score = claims.coverage(wanted, window.terms) if wanted else float(bool(facts.written))
         if asked:
-            score = min(score, claims.coverage(asked, there) + 0.2)
-        if best is None or score > best.score + 0.05:
-            best = Evidence(passage.index, passage.in_document(window), score)
-    return best
+            score = min(score, claims.coverage(asked, window.terms) + 0.2)
+        if score < ENOUGH:
+            continue
+        source = Source(window.facts, passage.over, passage.hit.text)
+        reason = next(missing(facts, source, elsewhere), "") or contrast(facts, window.facts)
+        if not reason:
+            reason = dropped(facts, window.span.of(passage.hit.text), read(question))
+        if not reason and claims.contradicts(sentence, window.facts.plain):
+            reason = "the source says otherwise"
+        yield Judged(Evidence(passage.index, passage.in_document(window.span), score), reason)

@@ -12,6 +12,7 @@ _PHRASES = {
         "fallback": "What the documents say:",
         "contradiction": "The documents contradict each other ({values}):",
         "superseded": "From the newer version ({new}); an older one ({old}) is in the collection.",
+        "withheld": "[Withheld: sentences that the documents do not support.]",
     },
     "zh": {
         "greeting": "您好。您可以就本集合中的文档提问。",
@@ -20,6 +21,7 @@ _PHRASES = {
         "fallback": "文档原文：",
         "contradiction": "文档之间有矛盾（{values}）：",
         "superseded": "依据较新的版本（{new}）；集合中另有较旧的版本（{old}）。",
+        "withheld": "［文档没有依据的句子已被略去。］",
     },
 }
 

@@ -13,7 +13,7 @@ from headrace.errors import BadRequest, UnknownModel
 from headrace.pipeline.classify import EFFORTS, Effort, Kind, classify
 from headrace.pipeline.language import language
 from headrace.pipeline.rewrite import standalone
-from headrace.types import USER, Call, Filter, Message, Role
+from headrace.types import USER, Call, Filter, Message, Role, Verification
 
 MAX_QUESTION = 20_000
 """Characters of a question; more is a document, not a question."""
@@ -29,7 +29,7 @@ class AnswerRequest(msgspec.Struct, frozen=True):
     generate: Literal["auto", "none"] | None = None
     generator: str | None = None
     effort: Literal["fast", "balanced", "deep", "auto"] | None = None
-    strict: bool | None = None
+    verification: Verification | None = None
     hits: int | None = None
     max_tokens: int | None = None
     max_quotes: int | None = None
@@ -60,7 +60,7 @@ class Plan(msgspec.Struct, frozen=True):
     hits: int
     max_tokens: int
     max_quotes: int
-    strict: bool
+    verification: Verification
     skipped: tuple[str, ...]
 
 
@@ -90,6 +90,9 @@ def make_plan(config: Config, request: AnswerRequest) -> Plan:
     effort = request.effort or answer.effort
     if effort == "auto":
         effort = EFFORTS[kind]
+    verification = request.verification or answer.verification
+    if verification == "off" and generator is not None:
+        skipped.append("verify: switched off")
     if options.reranker is None:
         skipped.append("rerank: no reranker is configured")
     elif effort == "fast":
@@ -111,7 +114,7 @@ def make_plan(config: Config, request: AnswerRequest) -> Plan:
         hits=request.hits or hits,
         max_tokens=request.max_tokens or answer.max_tokens,
         max_quotes=request.max_quotes or answer.max_quotes,
-        strict=answer.strict if request.strict is None else request.strict,
+        verification=verification,
         skipped=tuple(skipped),
     )
 

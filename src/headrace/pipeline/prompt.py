@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from headrace.pipeline.sentences import sentence_spans, unwrapped
+from headrace.pipeline.untrusted import as_passage, defused
 from headrace.serving.models import Models
 from headrace.types import Hit, Message
 
@@ -24,7 +25,8 @@ class Prompt(NamedTuple):
 
 def passage_text(number: int, hit: Hit, text: str) -> str:
     """One numbered passage, with its title path in parentheses."""
-    return f"[{number}] ({' › '.join(hit.path) or hit.title})\n{unwrapped(text.strip())}\n\n"
+    path = " ".join(defused(" › ".join(hit.path) or hit.title).split())
+    return f"[{number}] ({path})\n{as_passage(unwrapped(text.strip()))}\n\n"
 
 
 async def build_prompt(
@@ -40,7 +42,10 @@ async def build_prompt(
     """Passages in order of rank while they fit into `budget` tokens, as the generator counts them,
     after the instruction, the question and as much of the latest conversation as half of the rest
     holds. The first passage is shortened at a sentence's end if it alone is too long. The stable
-    part (the instruction) comes first, so that prefix caches work."""
+    part (the instruction) comes first, so that prefix caches work. Nothing but the instruction can
+    hold a chat template's own tokens."""
+    question = defused(question)
+    history = [Message(turn.role, defused(turn.content)) for turn in history]
     parts = [passage_text(n, hit, hit.text) for n, hit in enumerate(hits, 1)]
     turns = [message.content for message in history]
     counts = await models.count(generator, [system, question, *parts, *turns])

@@ -66,4 +66,7 @@ def by_rule(found: Measures, embedder: ModelOptions) -> float:
     language than the question's a passage shares no terms, and all vectors lie further apart, so
     there less nearness is enough."""
     enough = embedder.near_cosine_across if found.foreign else embedder.near_cosine
-    return max(found.covered / SHARED, 0.0 if enough is None else found.near / enough)
+    if enough is None:
+        return found.covered / SHARED
+    near = found.near / enough if enough > 0 else float(found.near >= enough)
+    return max(found.covered / SHARED, near)

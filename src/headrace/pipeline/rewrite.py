@@ -15,6 +15,8 @@ import rjieba
 
 from headrace.pipeline import claims
 from headrace.pipeline.classify import Kind
+from headrace.pipeline.facts.kinds import Fact, Name
+from headrace.pipeline.facts.reading import read
 from headrace.pipeline.language import language
 from headrace.pipeline.words import STOP
 from headrace.retrieval.analyze import references
@@ -66,7 +68,7 @@ def points_back(question: str) -> bool:
 def _says_nothing(question: str) -> bool:
     """Whether the question names no subject: `Why?`, 超过了怎么办？ (its one term is 超过)."""
     most = 0 if language(question) == "en" else 1
-    return len(claims.terms(question)) <= most and not claims.facts(question)
+    return len(claims.terms(question)) <= most and not read(question).written
 
 
 # What must not be lost ----------------------------------------------------------------------------
@@ -84,9 +86,10 @@ def keeps_together(question: str, parts: Sequence[str]) -> bool:
     return keeps(question, "\n".join(parts))
 
 
-def precise(text: str) -> frozenset[str]:
+def precise(text: str) -> frozenset[Fact | str]:
     """What a rewriting may neither lose nor invent: numbers, dates, identifiers, references."""
-    return claims.facts(text) | frozenset(references(text))
+    facts = (fact for fact in read(text).written if not isinstance(fact, Name))
+    return frozenset((*facts, *references(text)))
 
 
 def names(text: str) -> frozenset[str]:

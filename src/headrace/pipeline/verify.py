@@ -14,15 +14,30 @@ badly, and what counts is whether the claim can be proved, not who pointed at th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from headrace.pipeline import claims
-from headrace.pipeline.evidence import Evidence, Passage, best_support, find_quotation, leans
+from headrace.pipeline.evidence import Evidence, Passage, find_quotation, judge, leans
+from headrace.pipeline.facts.kinds import Provision
+from headrace.pipeline.facts.missing import Source, has
+from headrace.pipeline.facts.reading import read
 
-ENOUGH = 0.65
-"""Share of a sentence's terms that its span must cover. Below it, on the example documents, spans
-were found that only shared the topic."""
+_LEADS_ON = re.compile(
+    r"(?:您好|你好|谢谢|hello|hi|dear \w+|thank you)[\s,，.。!！]*",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Greetings, the only sentences without a claim that pass. `Yes.` and 是的。 alone are claims that
+nobody can check."""
+
+RIVAL = 0.05
+"""By how much a passage that contradicts a sentence must be more like it than the one that supports
+it, to be what the sentence is about."""
+
+
+NEARLY = 0.05
+"""How much less of a sentence a shorter range may cover than the best."""
 
 
 class Verdict(NamedTuple):
@@ -37,13 +52,18 @@ class Verdict(NamedTuple):
 def verify(sentence: str, sources: Sequence[Passage], question: str) -> Verdict:
     """Judge one sentence of the answer to `question`; see the module's text for the rules."""
     text = claims.without_markers(sentence).strip()
-    if not claims.terms(text) and not claims.facts(text):
+    if _LEADS_ON.fullmatch(text) or not any(map(str.isalnum, text)):
         return Verdict(text)
+    if not claims.terms(text) and not read(text).written:
+        return Verdict(text, (), "it claims nothing that could be checked")
     if leans(text) and _repeats(text, question):
         return Verdict(text, (), "it says nothing that the question does not")
     cited = {number - 1 for number in claims.markers(sentence)}
     order = sorted(sources, key=lambda passage: (passage.index not in cited, passage.index))
 
+    copied = _copy(text, order)
+    if copied is not None:
+        return Verdict(text, (copied,))
     exact: list[Evidence] = []
     for quotation in claims.quoted(text):
         found = _locate(quotation, order)
@@ -58,22 +78,44 @@ def verify(sentence: str, sources: Sequence[Passage], question: str) -> Verdict:
 def _support(
     text: str, order: Sequence[Passage], cited: set[int], exact: list[Evidence], question: str
 ) -> Verdict:
-    candidates = [found for passage in order if (found := best_support(passage, text, question))]
-    trusted = [e for e in candidates if e.hit in cited and e.score >= ENOUGH]
-    best = max(trusted or candidates, key=lambda e: e.score, default=None)
-    if best is not None and best.score >= ENOUGH:
-        known = {(e.hit, e.span) for e in exact}
-        extra = () if (best.hit, best.span) in known else (best,)
-        return Verdict(text, (*exact, *extra))
-    return Verdict(text, (), _why_not(text, order))
+    elsewhere = _provisions(order)
+    judged = [one for passage in order for one in judge(passage, text, question, elsewhere)]
+    holding = [one.evidence for one in judged if not one.reason]
+    trusted = [evidence for evidence in holding if evidence.hit in cited]
+    best = _shortest(trusted or holding)
+    against = max(
+        (one for one in judged if one.reason), key=lambda one: one.evidence.score, default=None
+    )
+    if best is None or (against and against.evidence.score > best.score + RIVAL):
+        return Verdict(text, (), against.reason if against else _why_not(text, order))
+    known = {(e.hit, e.span) for e in exact}
+    extra = () if (best.hit, best.span) in known else (best,)
+    return Verdict(text, (*exact, *extra))
+
+
+def _shortest(holding: Sequence[Evidence]) -> Evidence | None:
+    """Of the ranges that fit nearly as well as the best, the shortest."""
+    most = max((evidence.score for evidence in holding), default=0.0)
+    near = [evidence for evidence in holding if evidence.score >= most - NEARLY]
+    return min(near, key=lambda evidence: (len(evidence.span), -evidence.score), default=None)
+
+
+def _provisions(order: Sequence[Passage]) -> frozenset[Provision]:
+    """Those that the passages are, or name."""
+    known = (place.written for p in order for place in (p.over, *(w.facts for w in p.windows)))
+    return frozenset(fact for facts in known for fact in facts if isinstance(fact, Provision))
 
 
 def _repeats(text: str, question: str) -> bool:
     """Whether the sentence only takes up a part of the question. (Nearly all of it, turned into a
     statement, is an answer: yes.)"""
-    said = claims.terms(text) | claims.facts(text)
-    asked = claims.terms(question) | claims.facts(question)
-    return said <= asked and claims.coverage(asked, said) < 0.8
+    said, asked = claims.terms(text), claims.terms(question)
+    known = read(question).written
+    return (
+        said <= asked
+        and all(fact in known for fact in read(text).written)
+        and claims.coverage(asked, said) < 0.8
+    )
 
 
 def _locate(quotation: str, order: Sequence[Passage]) -> Evidence | None:
@@ -84,17 +126,31 @@ def _locate(quotation: str, order: Sequence[Passage]) -> Evidence | None:
     return None
 
 
+def _copy(text: str, order: Sequence[Passage]) -> Evidence | None:
+    """Where a passage has this very sentence, from its beginning to its end."""
+    for passage in order:
+        span = find_quotation(passage, text)
+        over = claims.terms(" ".join(passage.hit.path))
+        if span is not None and claims.terms(text) - over:
+            offset = passage.hit.span.start
+            start, end = span.start - offset, span.end - offset
+            if any(start == piece.start and end == piece.end for piece in passage.sentences):
+                return Evidence(passage.index, span, 1.0)
+    return None
+
+
 def _only_quotes(text: str) -> bool:
     """Whether hardly anything is claimed beyond the quotations."""
     rest = text
     for quotation in claims.quoted(text):
         rest = rest.replace(quotation, "")
-    return len(claims.terms(rest)) <= 2 and not claims.facts(rest)
+    return len(claims.terms(rest)) <= 2 and not read(rest).written
 
 
 def _why_not(text: str, order: Sequence[Passage]) -> str:
-    known = frozenset[str]().union(*(passage.facts for passage in order))
-    missing = sorted(claims.facts(text) - known)
-    if missing:
-        return f"not in the sources: {', '.join(missing)}"
-    return "no passage says this"
+    absent = [
+        written
+        for fact, written in read(text).written.items()
+        if not any(has(fact, Source(w.facts, p.over, p.hit.text)) for p in order for w in p.windows)
+    ]
+    return f"not in the sources: {', '.join(absent)}" if absent else "no passage says this"

@@ -1,4 +1,4 @@
-"""Word lists for comparing claims: function words, negations, numbers."""
+"""Word lists for comparing claims: function words, quantifiers."""
 
 from __future__ import annotations
 
@@ -28,42 +28,7 @@ STOP = frozenset(_ENGLISH.split()) | frozenset(_CHINESE.split())
 GLUE = frozenset("的了和与吗呢吧啊么什怎哪谁几是这那我你您他她它们就都也还被把给让且并但若则之其该")
 """Characters that join words and are part of hardly any."""
 
-BOUND = re.compile(
-    r"\b(?:not|no) (?:more|less|later|earlier|fewer|longer) than\b|\bnot only\b"
-    r"|不少于|不多于|不超过|不低于|不高于|不迟于|不得超过|不得少于|不得低于|不论|不动产|不仅|是否|能否|可否"
-    r"|未成年|无线|无障碍|不可抗力",
-    re.IGNORECASE,
-)
-"""What looks like a negation and is none."""
-
-DENIAL = re.compile(
-    r"\b(?:not|never|cannot|no|nobody|none|nor|neither|prohibit\w*|forbid\w*|forbidden)\b|n't\b"
-    r"|不|未|没有|禁止|无权|无需|无须|拒绝|严禁",
-    re.IGNORECASE,
-)
-PERMISSION = re.compile(r"\b(?:may|can|allowed|permitted|free to)\b|可以|允许|准许", re.IGNORECASE)
-PROHIBITION = re.compile(
-    r"\b(?:may|must|shall|can) not\b|\bcannot\b|\b(?:prohibit\w*|forbid\w*|forbidden)\b"
-    r"|不得|禁止|严禁|不准",
-    re.IGNORECASE,
-)
 EVERYBODY = re.compile(
     r"\b(?:anyone|anybody|everyone|everybody|always)\b|任何|所有|一律|一切", re.IGNORECASE
 )
 """Who claims something of all must find it said of all."""
-
-CLAUSE_END = re.compile(r"[,;:，；：、。！？!?\n]|\.(?=\s|$)")
-
-_NUMBERS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-    "sixteen seventeen eighteen nineteen twenty"
-)
-ENGLISH_NUMBERS = {word: str(value) for value, word in enumerate(_NUMBERS.split(" "))} | {
-    "thirty": "30",
-    "forty": "40",
-    "fifty": "50",
-    "sixty": "60",
-    "ninety": "90",
-    "hundred": "100",
-}
-"""Number words by the digits they stand for."""

@@ -1,0 +1,76 @@
+"""What a source says under a condition, or with an exception, that a sentence leaves out.
+
+A condition counts if it stands in the same sentence of the source, right before or after a clause
+that the sentence repeats, and neither the sentence nor the question has anything of it. Statutes
+mark conditions by 的 at the end of a clause (未经批准的，...), by 除...外, 但...除外, 经...同意;
+English by `unless`, `except`, `if`, `provided that`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from headrace.pipeline.facts.kinds import Facts
+from headrace.pipeline.facts.reading import normalised, read
+
+REPEATED, ABSENT, EXCEPTED = 0.8, 0.15, 0.5
+"""Shares of a clause's words: from the first on, the sentence repeats it; up to the second, it has
+nothing of a condition, and up to the third of an exception, which names the parties again."""
+
+_OWN = re.compile(r"如果|若|(?:的|后|时|情况下)[,，]|(?i:\b(?:if|when|unless|except|after)\b)")
+
+_SENTENCE = re.compile(r"[^。；;!?\n]+")
+_CLAUSE = re.compile(
+    r"[^,，。；;:：\n]+?(?=[,，。；;:：\n]|\Z|\s(?i:unless|except|provided\sthat|only\sif|if)\s)"
+)
+_EXCEPTION = re.compile(
+    r"^\s*(?:但(?:是)?.{2,60}除外|除.{2,60}外)(?!.)"
+    r"|^\s*(?i:unless|except|provided\sthat|only\sif)\b"
+)
+_SAVING = re.compile(r"另有|前款|前条|本条|本法")
+"""What hardly any answer repeats: that other law or an agreement may say otherwise."""
+
+_CONDITION = re.compile(
+    r"^\s*(?:未?经.{2,30}|.{4,60})(?:的|情况下|情形下|同意|批准|许可)$|^\s*(?i:if)\b"
+)
+
+
+def dropped(claim: Facts, source: str, question: Facts) -> str:
+    """The condition or exception that the claim leaves out; "" if there is none. A claim with a
+    condition of its own is only asked for exceptions."""
+    said = frozenset(token.key for token in claim.tokens)
+    asked = frozenset(token.key for token in question.tokens)
+    conditional = bool(_OWN.search(claim.plain))
+    for sentence in _SENTENCE.findall(normalised(source)):
+        clauses = [clause.strip() for clause in _CLAUSE.findall(sentence) if clause.strip()]
+        for place, clause in enumerate(clauses):
+            if not _repeats(clause, said):
+                continue
+            for other, enough in _conditions(clauses, place, conditional):
+                if _share(other, said) <= enough and _share(other, asked) < 0.5:
+                    return f"the source says so only with: {other}"
+    return ""
+
+
+def _repeats(clause: str, said: frozenset[object]) -> bool:
+    tokens = read(clause).tokens
+    return len(tokens) >= 3 and _share(clause, said) >= REPEATED
+
+
+def _conditions(clauses: list[str], place: int, conditional: bool) -> Iterator[tuple[str, float]]:
+    """Conditions and exceptions beside a clause, each with what a claim may have of it at most."""
+    if place and not conditional and _CONDITION.search(clauses[place - 1]):
+        yield clauses[place - 1], ABSENT
+    for near in (place - 1, place + 1):
+        if 0 <= near < len(clauses) and _excepts(clauses[near]):
+            yield clauses[near], EXCEPTED
+
+
+def _excepts(clause: str) -> bool:
+    return bool(_EXCEPTION.search(clause)) and not _SAVING.search(clause)
+
+
+def _share(clause: str, known: frozenset[object]) -> float:
+    keys = {token.key for token in read(clause).tokens if token.kind not in ("must", "may", "end")}
+    return len(keys & known) / len(keys) if keys else 1.0

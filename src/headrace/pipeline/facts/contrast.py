@@ -1,0 +1,167 @@
+"""Where a sentence and a source that speak of the same differ in what may not differ.
+
+Each clause of the sentence is laid over the clause of the source that is most like it. Where they
+are alike enough, what stands in one place of both is compared:
+
+1. a number, date, time or provision against another one of its kind;
+2. a negation against none;
+3. a word against its opposite, a lower bound against an upper one;
+4. a duty against a permission;
+5. one party or name against another one of the source: who does what to whom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from headrace.pipeline.facts.aligning import Alignment, Clause, clauses, nearest
+from headrace.pipeline.facts.kinds import Facts, Number, Token
+from headrace.pipeline.facts.missing import same
+from headrace.pipeline.facts.wording import COUNTERPARTS, GENERAL, OPPOSITES
+
+ALIKE, FEWEST = 0.5, 3
+"""Share and number of a clause's tokens that must have a partner before differences mean
+anything."""
+
+SAME_WORDS = 0.85
+"""Share of a clause's tokens that the source's clause has in whatever order, from which a party
+that has no partner stands in another place."""
+
+
+def contrast(claim: Facts, source: Facts) -> str:
+    """The first difference, in words; "" if there is none."""
+    there = clauses(source.tokens)
+    known = frozenset(token.key for token in source.tokens if token.kind == "party")
+    place = -1
+    for clause in clauses(claim.tokens):
+        alignment = nearest(clause, there, place)
+        if alignment is not None:
+            place = alignment.place
+            for reason in _differences(alignment, known):
+                return reason
+    return ""
+
+
+def _differences(alignment: Alignment, known: frozenset[object]) -> Iterator[str]:
+    turned = any(t.kind == "by" for t in alignment.claim) != any(
+        t.kind == "by" for t in alignment.source
+    )
+    if not turned:
+        yield from _displaced(alignment)
+    if alignment.likeness < ALIKE or len(alignment.pairs) < FEWEST:
+        return
+    gaps = alignment.gaps()
+    for mine, theirs in gaps:
+        yield from _glued(mine, theirs)
+        yield from _values(mine, theirs)
+        yield from _opposites(mine, theirs)
+    yield from _negations(alignment)
+    yield from _duties(gaps)
+    if not turned:
+        yield from _parties(gaps, known)
+
+
+def _values(mine: Clause, theirs: Clause) -> Iterator[str]:
+    for token in mine:
+        if token.kind != "fact":
+            continue
+        rivals = [other for other in theirs if _rival(token, other)]
+        if rivals and not any(same(token.key, other.key) for other in rivals):  # type: ignore[arg-type]
+            yield f"{token.text}: the source says {rivals[0].text} there"
+
+
+def _rival(token: Token, other: Token) -> bool:
+    if other.kind != "fact" or type(token.key) is not type(other.key):
+        return False
+    if isinstance(token.key, Number) and isinstance(other.key, Number):
+        return token.key.unit == other.key.unit
+    return True
+
+
+def _opposites(mine: Clause, theirs: Clause) -> Iterator[str]:
+    there = {other.text.lower() for other in theirs}
+    bounds = {other.key for other in theirs} & {"≤", "≥"}
+    for token in mine:
+        word = token.text.lower()
+        if clash := OPPOSITES.get(word, frozenset()) & there:
+            yield f"{token.text}: the source says {min(clash)} there"
+        elif token.key in ("≤", "≥") and bounds and token.key not in bounds:
+            yield f"{token.text}: the source bounds it the other way"
+
+
+def _negations(alignment: Alignment) -> Iterator[str]:
+    """A negation whose next word has a partner must stand before the partner too."""
+    to_source = dict(alignment.pairs)
+    to_claim = {there: here for here, there in alignment.pairs}
+    for place in _alone(alignment.claim, to_source):
+        partner = to_source.get(place + 1)
+        if partner is not None:
+            denied = _denied_before(alignment.source, partner)
+        else:
+            denied = any(token.kind == "not" for token in alignment.source)
+        if not denied:
+            yield f"{alignment.claim[place].text}: the source does not deny it"
+    for place in _alone(alignment.source, to_claim):
+        partner = to_claim.get(place + 1)
+        if partner is not None and not _denied_before(alignment.claim, partner):
+            yield f"the source says {alignment.source[place].text} there"
+
+
+def _glued(mine: Clause, theirs: Clause) -> Iterator[str]:
+    """协商一致 is one word and 协商不一致 are three."""
+    for one, other in ((mine, theirs), (theirs, mine)):
+        denied = "".join(token.text for token in other if token.kind != "not")
+        glued = len(other) > 1 and denied == "".join(token.text for token in one)
+        if len(denied) > 1 and glued and any(token.kind == "not" for token in other):
+            yield f"{denied}: one of both denies it"
+
+
+def _alone(clause: Clause, partners: Mapping[int, int]) -> Iterator[int]:
+    """Places of negations without a partner."""
+    return (i for i, token in enumerate(clause) if token.kind == "not" and i not in partners)
+
+
+def _denied_before(clause: Clause, place: int) -> bool:
+    return any(token.kind == "not" for token in clause[max(0, place - 3) : place])
+
+
+def _duties(gaps: Sequence[tuple[Clause, Clause]]) -> Iterator[str]:
+    for mine, theirs in gaps:
+        here, there = {t.kind for t in mine}, {t.kind for t in theirs}
+        for one, other in (("must", "may"), ("may", "must")):
+            if one in here and other in there and one not in there and other not in here:
+                said = next(t.text for t in mine if t.kind == one)
+                yield f"{said}: the source says {next(t.text for t in theirs if t.kind == other)}"
+
+
+def _parties(gaps: Sequence[tuple[Clause, Clause]], known: frozenset[object]) -> Iterator[str]:
+    """One party in the place of another: of one that the source knows, or of its counterpart, or
+    of another role with a name of its own in law."""
+    for mine, theirs in gaps:
+        here, there = {token.key for token in mine}, {token.key for token in theirs}
+        rivals = [token for token in theirs if token.kind == "party" and token.key not in here]
+        for token in mine:
+            if token.kind != "party" or token.key in there or not rivals:
+                continue
+            if token.key in known or any(_two_roles(token.text, one.text) for one in rivals):
+                yield f"{token.text}: the source says {rivals[0].text} there"
+
+
+def _two_roles(one: str, other: str) -> bool:
+    against = COUNTERPARTS.get(one.lower())
+    if against is None or other.lower() not in COUNTERPARTS:
+        return False
+    return other.lower() in against or not {one, other} & GENERAL
+
+
+def _displaced(alignment: Alignment) -> Iterator[str]:
+    """Hardly any word is new, but a party stands elsewhere."""
+    there = {token.key for token in alignment.source}
+    shared = sum(token.key in there for token in alignment.claim)
+    if len(alignment.claim) < FEWEST or shared < SAME_WORDS * len(alignment.claim):
+        return
+    placed = {here for here, _ in alignment.pairs}
+    used = {alignment.claim[here].key for here in placed}
+    for place, token in enumerate(alignment.claim):
+        if place not in placed and token.kind == "party" and token.key in there - used:
+            yield f"{token.text} stands in another place in the source"

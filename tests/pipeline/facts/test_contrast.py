@@ -1,0 +1,129 @@
+"""Where a sentence differs from its source, and where it only says it in other words."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace.pipeline.facts.aligning import align, clauses, nearest
+from headrace.pipeline.facts.conditions import dropped
+from headrace.pipeline.facts.contrast import contrast
+from headrace.pipeline.facts.kinds import Provision
+from headrace.pipeline.facts.missing import Source, missing
+from headrace.pipeline.facts.reading import read
+
+LEASE = (
+    "出租人应当在三十日内向承租人返还押金，但是承租人损坏租赁物的除外。"
+    "未经出租人同意，承租人不得转租。"
+)
+PAY = "The employer pays the employee within 30 days, unless the employee has agreed otherwise."
+
+
+def lacks(sentence: str, source: str, over: str = "") -> list[str]:
+    given = Source(read(source), read(over), source)
+    return list(missing(read(sentence), given, frozenset[Provision]()))
+
+
+@pytest.mark.parametrize(
+    ("sentence", "source", "word"),
+    [
+        ("出租人应当在三十日内向出租人返还押金。", LEASE, "出租人"),
+        ("承租人应当在三十日内向出租人返还押金。", LEASE, "承租人"),
+        ("出租人可以在三十日内向承租人返还押金。", LEASE, "可以"),
+        ("出租人不应当在三十日内向承租人返还押金。", LEASE, "不"),
+        ("未经出租人同意，承租人可以转租。", LEASE, "不得"),
+        ("The employee pays the employer within 30 days.", PAY, "employe"),
+        ("The employer does not pay the employee within 30 days.", PAY, "not"),
+        ("处五年以下有期徒刑。", "处五年以上有期徒刑。", "以下"),
+        ("双方协商一致的，可以向法院起诉。", "双方协商不一致的，可以向法院起诉。", "一致"),
+        ("Mill Bridge lies north of Weir Gate.", "Weir Gate lies north of Mill Bridge.", "place"),
+    ],
+)
+def test_what_may_not_differ(sentence: str, source: str, word: str) -> None:
+    assert word in contrast(read(sentence), read(source))
+
+
+@pytest.mark.parametrize(
+    ("sentence", "source"),
+    [
+        ("出租人应该在30日内向承租人返还押金。", LEASE),
+        ("承租人未经出租人同意不能转租。", LEASE),
+        ("The employer shall pay the employee within thirty days.", PAY),
+        ("押金由出租人返还给承租人。", LEASE),
+        ("法律规定，不动产登记由登记机构办理。", "不动产登记，由不动产所在地的登记机构办理。"),
+    ],
+)
+def test_the_same_in_other_words(sentence: str, source: str) -> None:
+    assert contrast(read(sentence), read(source)) == ""
+
+
+@pytest.mark.parametrize(
+    ("sentence", "source", "reason"),
+    [
+        ("within 30 days", "within 30 months", "30 days: the source says 30 months"),
+        ("在30日内", "在三十个月内", "30日: the source says 三十个月"),
+        ("罚款五百元", "罚款三百元", "五百元: the source says 三百元"),
+        ("自2021年1月1日起", "自2020年1月1日起", "2021年1月1日: the source says 2020年1月1日"),
+        ("6 hens", "6 cocks", ""),
+        ("see TS38.402", "see TS38.401", "TS38.402 is not in the source"),
+        ("He met Ada Lovelace", "He met a friend", "Ada is not in the source"),
+    ],
+)
+def test_a_fact_that_is_missing_is_named(sentence: str, source: str, reason: str) -> None:
+    assert next(iter(lacks(sentence, source)), "") == reason
+
+
+@pytest.mark.parametrize(
+    ("sentence", "source"),
+    [
+        ("within 15 days", "within fifteen days"),
+        ("在六个月内", "在半年内"),
+        ("一年", "12个月"),
+        ("in 2024", "自二〇二四年五月一日起"),
+        ("on 1 May 2024", "on May 1, 2024"),
+        ("at 7 p.m.", "at 19:00"),
+        ("处1.5万元罚款", "处一万五千元罚款"),
+    ],
+)
+def test_the_same_fact_in_two_notations(sentence: str, source: str) -> None:
+    assert lacks(sentence, source) == []
+
+
+def test_a_provision_goes_with_its_law() -> None:
+    assert lacks("劳动法第44条", "工资", over="劳动法 › 第四十四条") == []
+    assert lacks("第44条", "工资", over="劳动法 › 第四十四条") == []
+    assert lacks("劳动合同法第44条", "工资", over="劳动法 › 第四十四条")
+    assert lacks("劳动法第45条", "工资", over="劳动法 › 第四十四条")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "source", "word"),
+    [
+        ("出租人应当在三十日内向承租人返还押金。", LEASE, "除外"),
+        ("The employer pays the employee within 30 days.", PAY, "unless"),
+        ("应当向登记机构申请登记。", "设立居住权的，应当向登记机构申请登记。", "设立居住权"),
+    ],
+)
+def test_a_condition_that_was_dropped_is_named(sentence: str, source: str, word: str) -> None:
+    assert word in dropped(read(sentence), source, read("怎么办？"))
+
+
+def test_a_condition_that_the_question_has_need_not_be_repeated() -> None:
+    said = read("应当向登记机构申请登记。")
+    assert not dropped(said, "设立居住权的，应当向登记机构申请登记。", read("怎样设立居住权？"))
+
+
+def test_an_alignment_pairs_equal_tokens_in_order() -> None:
+    claim, source = (
+        clauses(read(text).tokens)[0] for text in ("a cat saw red fish", "one cat and fish swam")
+    )
+    found = align(claim, source)
+    assert [(claim[i].key, source[j].key) for i, j in found.pairs] == [
+        ("cat", "cat"),
+        ("fish", "fish"),
+    ]
+    assert nearest(claim, [source]) == found
+
+
+def test_long_texts_are_compared_in_time_that_grows_evenly() -> None:
+    text = "甲方应当在三十日内向乙方支付五百元，乙方不得拒绝。" * 200
+    assert contrast(read(text), read(text)) == ""
