@@ -95,6 +95,15 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
+def test_a_metric_in_which_nothing_differs_is_no_test() -> None:
+    (_, b), same = runs(0.01), {f"same{i}": 1.0 for i in range(30)}
+    (a, _) = runs(0.01)
+    many_a, many_b = (report({row.id: row.values | same for row in run.rows}) for run in (a, b))
+    found = {one.metric: one.holm for one in compare(many_a, many_b).differences}
+    assert found["answers.f1"] == compare(a, b).differences[0].holm
+    assert found["same0"] == 1.0
+
+
 def test_less_of_what_is_bad_is_better() -> None:
     a = report({f"q{i}": {"refusal.false": 1.0} for i in range(40)})
     b = report({f"q{i}": {"refusal.false": float(i < 20)} for i in range(40)})

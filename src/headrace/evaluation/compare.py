@@ -4,7 +4,8 @@ The test is the paired randomisation test (Fisher 1935; recommended for retrieva
 and Carterette 2007): if both runs were equally good, each question's difference could as well have
 the other sign. p is the share of random signs whose mean is at least as far from zero as the one
 measured, with one added to both counts (Phipson and Smyth 2010), so it is never 0. Holm's method
-(1979) corrects for testing many metrics. The interval is a percentile bootstrap over questions
+(1979) corrects for testing many metrics; a metric in which no question differs can show nothing and
+is not counted among them (Tarone 1990). The interval is a percentile bootstrap over questions
 (Efron 1979). Seeds are fixed: the same two runs give the same numbers.
 """
 
@@ -83,9 +84,12 @@ def compare(a: Report, b: Report) -> Comparison:
                 pairs.setdefault(metric, []).append((value, other[metric]))
     metrics = [metric for metric in a.metrics if metric in pairs]
     found = [_difference(metric, np.asarray(pairs[metric])) for metric in metrics]
-    corrected = holm([one.p for one in found])
+    tested = [one for one in found if one.p < 1]
+    corrected = dict(
+        zip((one.metric for one in tested), holm([one.p for one in tested]), strict=True)
+    )
     return Comparison(
-        [one._replace(holm=p) for one, p in zip(found, corrected, strict=True)],
+        [one._replace(holm=corrected.get(one.metric, 1.0)) for one in found],
         len(shared),
         (len(left) - len(shared), len(right) - len(shared)),
     )
