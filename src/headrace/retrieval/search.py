@@ -273,6 +273,4 @@ def _stages(
 
 
 async def _in_thread(function: Callable[..., T], *arguments: object) -> T:
-    """A search takes two such steps, not one for each list: a change of threads costs as much as a
-    search of a small collection."""
     return await asyncio.get_running_loop().run_in_executor(_executor, function, *arguments)
