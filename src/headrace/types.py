@@ -180,7 +180,8 @@ class Filter(msgspec.Struct, frozen=True):
 
 class Hit(msgspec.Struct, frozen=True):
     """A chunk found. `scores` has one entry per stage that saw it: `dense` (cosine), `lexical`
-    (BM25), `fused`, `rerank`; `score` is that of the last stage."""
+    (BM25), `fused`, `ranked` (by what was fitted for the collection), `rerank_first`, `rerank`;
+    `score` is that of the last stage."""
 
     chunk_id: int
     document_id: str
@@ -197,12 +198,15 @@ class Hit(msgspec.Struct, frozen=True):
 
 class SearchResult(msgspec.Struct, frozen=True):
     """Hits, best first, with the index generation they come from, milliseconds per stage, and what
-    the deadline left out."""
+    the deadline left out. `stages` holds each stage's own list of chunk ids, best first, if it was
+    asked for."""
 
     hits: tuple[Hit, ...]
     generation: int
     timings: dict[str, float] = {}
     skipped: tuple[str, ...] = ()
+    stages: dict[str, tuple[int, ...]] = {}
+    ranker: str = ""  # which `ranker.json` was in force
 
 
 # Models ----------------------------------------------------------------------------------------
@@ -273,6 +277,25 @@ class HitsEvent(msgspec.Struct, frozen=True, tag="hits", tag_field="type"):
     hits: tuple[Hit, ...]
 
 
+class Sought(msgspec.Struct, frozen=True):
+    """One query: its text, why it was asked (`the question`, `a part of it`, `rewritten`, a name
+    that was followed), and the titles of the best that it found."""
+
+    text: str
+    why: str
+    found: tuple[str, ...] = ()
+
+
+class HopEvent(msgspec.Struct, frozen=True, tag="hop", tag_field="type"):
+    """A round of searching ended. `new` counts the passages that it brought among the best, and
+    `decision` says why another one follows or not."""
+
+    number: int
+    sought: tuple[Sought, ...]
+    new: int
+    decision: str
+
+
 class DeltaEvent(msgspec.Struct, frozen=True, tag="delta", tag_field="type"):
     text: str
 
@@ -291,6 +314,40 @@ class UnsupportedEvent(msgspec.Struct, frozen=True, tag="unsupported", tag_field
     span: Span
 
 
+class Refused(msgspec.Struct, frozen=True):
+    """Why there is no answer: too little `support` (less than `threshold`), or nothing in the
+    passages that answers on its own. `nearest` are the passages that came closest."""
+
+    reason: str
+    support: float
+    threshold: float
+    nearest: tuple[Hit, ...]
+
+
+class RefusedEvent(msgspec.Struct, frozen=True, tag="refused", tag_field="type"):
+    """The documents hold no answer; comes once, before `done`."""
+
+    refused: Refused
+
+
+class Conflict(msgspec.Struct, frozen=True):
+    """Passages that do not go together. `contradiction`: the quotes numbered `quotes` say
+    different things of the same matter, `values` (in their order). `superseded`: the answer leans
+    on the newer of two versions of one text; `sources` names both, the newer first, and `values`
+    are their dates."""
+
+    kind: Literal["contradiction", "superseded"]
+    sources: tuple[str, ...]
+    values: tuple[str, ...]
+    quotes: tuple[int, ...] = ()
+
+
+class ConflictEvent(msgspec.Struct, frozen=True, tag="conflict", tag_field="type"):
+    """A conflict that the answer's text names."""
+
+    conflict: Conflict
+
+
 class DoneEvent(msgspec.Struct, frozen=True, tag="done", tag_field="type"):
     """The end of an answer. `refusal` means: the documents hold no answer, and the text says so."""
 
@@ -301,6 +358,7 @@ class DoneEvent(msgspec.Struct, frozen=True, tag="done", tag_field="type"):
     skipped: tuple[str, ...]
     config_version: str
     generation: int
+    ranker: str = ""  # which `ranker.json` was in force, if any
 
 
 class ErrorEvent(msgspec.Struct, frozen=True, tag="error", tag_field="type"):
@@ -312,5 +370,14 @@ class ErrorEvent(msgspec.Struct, frozen=True, tag="error", tag_field="type"):
 
 
 Event: TypeAlias = (
-    StageEvent | HitsEvent | DeltaEvent | QuoteEvent | UnsupportedEvent | DoneEvent | ErrorEvent
+    StageEvent
+    | HopEvent
+    | HitsEvent
+    | DeltaEvent
+    | QuoteEvent
+    | UnsupportedEvent
+    | RefusedEvent
+    | ConflictEvent
+    | DoneEvent
+    | ErrorEvent
 )

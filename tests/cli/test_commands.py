@@ -84,6 +84,17 @@ def test_ask_lists_quotes_that_stand_in_the_source(filled: Headrace, filled_fold
     assert "[1] docs/handbook.md · handbook › Keys" in shown.stdout
 
 
+def test_ask_tells_what_a_deep_search_looked_for(filled: Headrace) -> None:
+    question = "Who keeps the keys of the gates?"
+    done = filled("ask", question, "--generate", "none", "--effort", "deep", "--json")
+    assert done.returncode == 0, done.stderr
+    hops = json.loads(done.stdout)["hops"]
+    assert hops[0]["sought"][0]["text"] == question
+    shown = filled("ask", question, "--generate", "none", "--effort", "deep")
+    assert f"search 1 (the question): {question}" in shown.stdout
+    assert filled("ask", question, "--effort", "heroic").returncode == 2
+
+
 def test_a_refusal_has_its_own_exit_status(filled: Headrace) -> None:
     done = filled("ask", "zzzz qqqq xxxx?", "--json")
     assert json.loads(done.stdout)["refusal"] is True
@@ -119,6 +130,26 @@ def test_collections_are_rebuilt_and_deleted(headrace: Headrace) -> None:
     assert "--yes" in refused.stderr
     assert headrace("collections", "delete", "default", "--yes").returncode == 0
     assert json.loads(headrace("collections", "list", "--json").stdout) == []
+
+
+def test_passages_are_compressed_for_a_reranker(headrace: Headrace, folder: Path) -> None:
+    headrace("ingest", "docs")
+    refused = headrace("collections", "rebuild", "default", "--compress")
+    assert refused.returncode != 0
+    assert "late_interaction" in refused.stderr
+    file = folder / "headrace.yaml"
+    text = file.read_text(encoding="utf-8")
+    text = text.replace("models:\n", "models:\n  rank: {role: reranker, engine: echo}\n")
+    text = text.replace("embedder: vectors}", "embedder: vectors, reranker: rank}")
+    file.write_text(text, encoding="utf-8")
+    done = headrace("collections", "rebuild", "default", "--compress", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["added"] == report["passages"] > 0
+    assert "0 of them new" in headrace("collections", "rebuild", "default", "--compress").stdout
+    assert "rerank " in headrace("search", "race keeper").stdout
+    both = headrace("collections", "rebuild", "default", "--compress", "--embed")
+    assert both.returncode != 0
 
 
 def test_models_are_listed_and_shown(headrace: Headrace) -> None:

@@ -35,7 +35,7 @@ def test_values_are_applied_and_default_models_stay() -> None:
         "defaults:\n  embedder: mine\n  generator: null\nretrieval: {dense_weight: 1}\n"
     )
     assert config.server.port == 9000
-    assert set(config.models) == {"smollm2", "e5-small", "mine"}
+    assert set(config.models) == {"smollm2", "e5-small", "e5-late", "mine"}
     assert config.defaults.embedder == "mine"
     assert config.defaults.generator is None
     assert config.retrieval.dense_weight == 1.0
@@ -76,7 +76,21 @@ def test_values_are_applied_and_default_models_stay() -> None:
         ),
         (
             "defaults:\n  embedder: none-such\n",
-            "f.yaml:2: defaults.embedder: there is no model 'none-such'; known: e5-small, smollm2",
+            "f.yaml:2: defaults.embedder: there is no model 'none-such'; "
+            "known: e5-late, e5-small, smollm2",
+        ),
+        (
+            "retrieval:\n  rerank_first: e5-small\n",
+            "f.yaml:2: retrieval.rerank_first: model 'e5-small' is a embedder, not a reranker",
+        ),
+        (
+            "models:\n  m: {role: reranker, engine: onnx, source: 'file:x', scoring: yes_no}\n",
+            "f.yaml:2: models.m: scoring 'yes_no' is of the engine 'llamacpp'",
+        ),
+        (
+            "models:\n  m: {role: embedder, engine: onnx, source: 'file:x', "
+            "scoring: late_interaction}\n",
+            "f.yaml:2: models.m: scoring 'late_interaction' is for the role reranker",
         ),
         (
             "server:\n  keys:\n    - env: OK\n    - env: not-ok\n",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headrace.engines import machine
-from headrace.engines.base import ModelSpec
+from headrace.engines.base import ModelSpec, pairs
 from headrace.engines.echo import DIMENSIONS, EchoEngine
 from headrace.errors import ConfigError, PromptTooLong
 from headrace.types import Delta, GenerateParams, Message, Role
@@ -94,10 +94,10 @@ def test_similar_texts_have_similar_vectors() -> None:
 
 
 def test_score_orders_by_overlap_and_keeps_shape() -> None:
-    scores = loaded().score("leash for dogs", ["dogs on a leash", "tax of the city", ""])
+    scores = loaded().score(pairs("leash for dogs", ["dogs on a leash", "tax of the city", ""]))
     assert scores.shape == (3,)
     assert scores[0] > scores[1] >= scores[2]
-    assert loaded().score("x", []).shape == (0,)
+    assert loaded().score(pairs("x", [])).shape == (0,)
 
 
 def test_count_sees_chinese_characters_as_tokens() -> None:

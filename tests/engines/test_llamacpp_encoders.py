@@ -15,7 +15,7 @@ import pytest
 import tiny_gguf as tiny
 
 from headrace.engines import llamacpp
-from headrace.engines.base import ModelInfo, ModelSpec
+from headrace.engines.base import ModelInfo, ModelSpec, pairs
 from headrace.engines.llamacpp import LlamaCppEngine
 from headrace.errors import ConfigError, HeadraceError, SourceError
 from headrace.types import Role
@@ -46,7 +46,7 @@ def reranker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaCppEngin
 
 
 def test_scores_are_the_cross_encoders(reranker: LlamaCppEngine) -> None:
-    scores = reranker.score(QUERY, TEXTS)
+    scores = reranker.score(pairs(QUERY, TEXTS))
     expected = [REFERENCE.score(tiny.pair(QUERY, text)) for text in TEXTS]
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, expected, atol=CLOSE)
@@ -57,14 +57,14 @@ def test_scores_are_the_cross_encoders(reranker: LlamaCppEngine) -> None:
 def test_many_texts_keep_their_places(reranker: LlamaCppEngine) -> None:
     texts = [f"{a} {b}" for a in tiny.WORDS for b in tiny.WORDS[:4]]
     expected = [REFERENCE.score(tiny.pair(QUERY, text)) for text in texts]
-    np.testing.assert_allclose(reranker.score(QUERY, texts), expected, atol=CLOSE)
+    np.testing.assert_allclose(reranker.score(pairs(QUERY, texts)), expected, atol=CLOSE)
 
 
 def test_no_texts_empty_texts_and_no_query(reranker: LlamaCppEngine) -> None:
-    assert reranker.score(QUERY, []).shape == (0,)
+    assert reranker.score(pairs(QUERY, [])).shape == (0,)
     for query, text in ((QUERY, ""), ("", "dog"), ("", "")):
         expected = REFERENCE.score(tiny.pair(query, text))
-        assert reranker.score(query, [text])[0] == pytest.approx(expected, abs=CLOSE)
+        assert reranker.score(pairs(query, [text]))[0] == pytest.approx(expected, abs=CLOSE)
 
 
 def test_a_long_text_is_scored_by_its_beginning(reranker: LlamaCppEngine) -> None:
@@ -73,7 +73,7 @@ def test_a_long_text_is_scored_by_its_beginning(reranker: LlamaCppEngine) -> Non
     assert 40 < len(tiny.tokens(beginning)) <= 50
     room = tiny.POSITIONS - len(tiny.pair(QUERY, "")) - llamacpp._SLACK
     expected = REFERENCE.score(tiny.pair(QUERY, reranker._shorten(BABBLE, room)))
-    assert reranker.score(QUERY, [BABBLE])[0] == pytest.approx(expected, abs=CLOSE)
+    assert reranker.score(pairs(QUERY, [BABBLE]))[0] == pytest.approx(expected, abs=CLOSE)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_long_text_is_scored_by_its_beginning(reranker: LlamaCppEngine) -> Non
 )
 def test_whatever_it_is_given_gets_a_score(reranker: LlamaCppEngine, text: str) -> None:
     """Unknown words are tokens whose own text is several tokens."""
-    scores = [*reranker.score(text, ["dog", text]), *reranker.score("dog", [text])]
+    scores = [*reranker.score(pairs(text, ["dog", text])), *reranker.score(pairs("dog", [text]))]
     assert np.isfinite(scores).all()
 
 
@@ -96,8 +96,8 @@ def test_a_prompt_of_the_models_own(tmp_path: Path) -> None:
         middle = tiny.tokens(around)
         ids = [tiny.CLS, *tiny.tokens(QUERY), *middle, *tiny.tokens("cat"), tiny.SEP]
         expected = REFERENCE.score(ids)
-        assert engine.score(QUERY, ["cat"])[0] == pytest.approx(expected, abs=CLOSE)
-        assert np.isfinite(engine.score(BABBLE, [BABBLE])).all()
+        assert engine.score(pairs(QUERY, ["cat"]))[0] == pytest.approx(expected, abs=CLOSE)
+        assert np.isfinite(engine.score(pairs(BABBLE, [BABBLE]))).all()
     finally:
         engine.unload()
 

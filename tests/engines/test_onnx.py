@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import tiny_encoder
 from tiny_encoder import rows
 
-from headrace.engines.base import ModelInfo, ModelSpec
+from headrace.engines.base import ModelInfo, ModelSpec, pairs
 from headrace.engines.onnx import OnnxEngine, _batches
 from headrace.errors import ConfigError, SourceError
 from headrace.types import Role
@@ -103,12 +103,12 @@ def test_cross_encoder_scores(tmp_path: Path, classes: int) -> None:
     engine, info = load(folder, tmp_path, Role.RERANKER)
     assert info.dimensions == 0
     texts = ["dog leash", "tax", "water water water"]
-    scores = engine.score("dog", texts)
+    scores = engine.score(pairs("dog", texts))
     for text, score in zip(texts, scores, strict=True):
         mean = rows("[CLS]", "dog", "[SEP]", *text.split(), "[SEP]").mean(axis=0)
         margin = 4 * (mean[0] if classes == 1 else mean[1] - mean[0])
         assert score == pytest.approx(1 / (1 + np.exp(-margin)), abs=1e-5)
-    assert engine.score("dog", []).shape == (0,)
+    assert engine.score(pairs("dog", [])).shape == (0,)
 
 
 def test_int8_is_made_once_and_is_near(model: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import upstream as upstream_module
 from upstream import KEY, Upstream
 
-from headrace.engines.base import ModelInfo, ModelSpec
+from headrace.engines.base import ModelInfo, ModelSpec, pairs
 from headrace.engines.openai import OpenAIEngine
 from headrace.errors import ConfigError, HeadraceError, Overloaded, PromptTooLong, UpstreamError
 from headrace.types import Delta, GenerateParams, Message, Role, Usage
@@ -156,12 +156,12 @@ def test_embeddings(upstream: Upstream, model: str) -> None:
 def test_rerank_shapes(upstream: Upstream, shape: str) -> None:
     engine, _ = load(upstream.url, Role.RERANKER, rerank_shape=shape)
     texts = ["a" * n for n in (3, 50, 20, *range(40))]
-    scores = engine.score("query", texts)
+    scores = engine.score(pairs("query", texts))
     np.testing.assert_allclose(scores, [len(text) / 100 for text in texts], rtol=1e-6)
     body = upstream.calls[-1][1]
     assert ("texts" in body) == (shape == "tei")
     assert ("return_documents" in body) == (shape == "jina")
-    assert engine.score("query", []).shape == (0,)
+    assert engine.score(pairs("query", [])).shape == (0,)
 
 
 @pytest.mark.parametrize("model", ["too-few", "not-finite", "html", "denied"])
@@ -173,7 +173,7 @@ def test_wrong_embeddings(upstream: Upstream, model: str) -> None:
 def test_the_wrong_shape_of_rerank_is_named(upstream: Upstream) -> None:
     engine, _ = load(upstream.url, Role.RERANKER, model="html")
     with pytest.raises(UpstreamError, match="not JSON"):
-        engine.score("q", ["a"])
+        engine.score(pairs("q", ["a"]))
 
 
 def test_a_key_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,11 +68,25 @@ async def test_events_in_order_with_quotes_that_hold(client: httpx.AsyncClient) 
 
 async def test_refusal_is_recognisable(client: httpx.AsyncClient) -> None:
     question = "Welche Farbe hat Quantenchromodynamik?"
-    done = events(await client.post("/api/rag/chat", json=rag(question=question)))[-1][1]
-    assert done["refusal"] is True
+    found = events(await client.post("/api/rag/chat", json=rag(question=question)))
+    assert found[-1][1]["refusal"] is True
+    (refused,) = (data["refused"] for name, data in found if name == "refused")
+    assert refused["support"] < refused["threshold"]
+    assert {hit["title"] for hit in refused["nearest"]} == {"Market rules"}
     body = (await client.post("/v1/chat/completions", json=chat(question))).json()
-    assert body["choices"][0]["message"]["headrace"]["refusal"] is True
-    assert body["choices"][0]["message"]["headrace"]["quotes"] == []
+    extension = body["choices"][0]["message"]["headrace"]
+    assert extension["refusal"] is True
+    assert extension["refused"] == refused
+    assert extension["quotes"] == []
+
+
+async def test_an_answer_has_no_refusal_and_no_conflict(client: httpx.AsyncClient) -> None:
+    found = events(await client.post("/api/rag/chat", json=rag()))
+    assert not {"refused", "conflict"} & {name for name, _ in found}
+    body = (await client.post("/v1/chat/completions", json=chat())).json()
+    extension = body["choices"][0]["message"]["headrace"]
+    assert extension["refused"] is None
+    assert extension["conflicts"] == []
 
 
 @pytest.mark.parametrize(
@@ -83,6 +97,8 @@ async def test_refusal_is_recognisable(client: httpx.AsyncClient) -> None:
         ({"question": ""}, 422, "question"),
         ({"question": "  "}, 400, "messages"),
         ({"question": "x" * 30_000}, 400, "messages"),
+        ({"question": "狗" * 100_000}, 400, "messages"),
+        ({"question": "？？！"}, 400, "messages"),
         ({"hits": 0}, 422, "hits"),
         ({"generator": "nobody"}, 404, "model"),
         ({"generate": "maybe"}, 422, "generate"),
@@ -137,6 +153,9 @@ async def test_quotations_alone_need_no_generator(client: httpx.AsyncClient) -> 
     [
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"messages": [{"role": "assistant", "content": "hello"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "x" * 100_000}]}, "messages"),
+        ({"messages": [{"role": "user", "content": " \n"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "!?"}]}, "messages"),
     ],
 )
 async def test_wrong_cited_requests(
@@ -255,3 +274,32 @@ async def test_answers_are_written_from_what_the_key_may_read(keyed: Services) -
         widened = {**body, "headrace": {"access": ["hr", "public"]}}
         response = await reader.post("/v1/chat/completions", json=widened)
         assert "9,000" not in response.text
+
+
+async def test_the_trace_of_a_deep_answer_passes_through(client: httpx.AsyncClient) -> None:
+    found = events(await client.post("/api/rag/chat", json=rag(effort="deep", generate="none")))
+    names = [name for name, _ in found]
+    assert names.index("hop") < names.index("hits")
+    first = next(data for name, data in found if name == "hop")
+    assert first["number"] == 1
+    assert first["decision"]
+    assert first["sought"][0]["text"] == QUESTION
+    assert first["sought"][0]["found"]
+
+    settings = {"effort": "deep", "generate": "none"}
+    body = (await client.post("/v1/chat/completions", json=chat(headrace=settings))).json()
+    hops = body["choices"][0]["message"]["headrace"]["hops"]
+    assert [hop["number"] for hop in hops] == [data["number"] for n, data in found if n == "hop"]
+
+
+async def test_an_unknown_effort_is_refused_by_name(client: httpx.AsyncClient) -> None:
+    response = await client.post("/api/rag/chat", json=rag(effort="heroic"))
+    assert (response.status_code, response.json()["error"]["param"]) == (422, "effort")
+
+
+async def test_a_greeting_is_answered_in_every_form(client: httpx.AsyncClient) -> None:
+    for stream in (False, True):
+        response = await client.post("/v1/chat/completions", json=chat("Hello!", stream=stream))
+        assert response.status_code == 200
+        assert "Ask me about the documents" in response.text
+        assert '"refusal":false' in response.text

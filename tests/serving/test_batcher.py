@@ -7,10 +7,11 @@ import time
 from collections.abc import Sequence
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pytest
 
-from headrace.engines.base import ModelInfo, ModelSpec, Vectors
+from headrace.engines.base import ModelInfo, ModelSpec, Pair, Vectors, pairs
 from headrace.engines.echo import EchoEngine
 from headrace.errors import BadRequest, DeadlineExceeded, ModelFailed, Overloaded
 from headrace.serving.batcher import MOST_FAILURES, Batcher
@@ -94,6 +95,13 @@ class Bench:
 
 async def _embed(replica: Replica, kind: str, texts: tuple[str, ...], lane: Lane) -> Vectors:
     return await replica.client.embed(texts, cast(EmbedKind, kind), lane)
+
+
+async def _score(replica: Replica, kind: str, asked: tuple[Pair, ...], lane: Lane) -> Vectors:
+    """Refuses a pair whose passage says `poison`."""
+    texts = tuple(f"{query} | {passage!s}" for query, passage in asked)
+    await replica.client.embed(texts, "query", lane)
+    return np.array([len(query) - len(passage) for query, passage in asked], np.float32)
 
 
 async def turns(count: int = 20) -> None:
@@ -331,3 +339,53 @@ async def test_the_backlog_and_the_speed_are_known() -> None:
     await asyncio.gather(*tasks)
     assert bench.batcher.backlog == 0
     assert bench.batcher.speed > 0
+
+
+async def test_pairs_of_several_users_go_together_and_a_poisoned_one_fails_alone() -> None:
+    bench = Bench()
+    bench.let_go()
+    batcher = Batcher("vector", _score, bench.replicas, 4096)
+    passages = ["wheel", "mill and water", "a channel"]
+    asked = [
+        asyncio.create_task(batcher.run("pair", pairs(f"question {n}", passages), USER))
+        for n in range(6)
+    ]
+    await asyncio.gather(*asked)
+    assert bench.sizes() == [18]
+    for task in asked:
+        assert task.result().tolist() == [10 - len(passage) for passage in passages]
+    sound = pairs("who", passages)
+    bad = [*sound, Pair("who", "poison")]
+    runs = [batcher.run("pair", given, USER) for given in (sound, bad, sound)]
+    found = await asyncio.gather(*runs, return_exceptions=True)
+    assert [isinstance(one, BadRequest) for one in found] == [False, True, False]
+
+
+async def test_a_long_query_counts_with_every_passage() -> None:
+    bench = Bench(most_tokens=256)
+    bench.let_go()
+    batcher = Batcher("vector", _score, bench.replicas, 256)
+    await batcher.run("pair", pairs("long " * 80, ["text"] * 6), USER)  # 102 + 3 tokens a pair
+    assert bench.sizes() == [2, 2, 2]
+    await batcher.run("pair", pairs("long " * 80, [b"codes"] * 6), USER)
+    assert bench.sizes()[3:] == [6]
+
+
+async def test_an_engine_that_gathers_gets_no_next_batch_that_is_not_worth_it() -> None:
+    bench = Bench()
+    for client in bench.clients:
+        client.info = msgspec.structs.replace(client.info, gathers=True)
+    tasks = []
+    for n in range(4):
+        tasks.append(bench.ask(f"question {n}"))
+        await turns()
+    assert bench.sizes() == [1]  # three texts wait for more
+    tasks.append(bench.ask("background " * 3, call=BULK))
+    await turns()
+    assert bench.sizes() == [1, 1]  # nothing of their lane is there
+    tasks.append(bench.ask("a text as long as a quarter of a batch " * 30))
+    await turns()
+    assert bench.sizes()[2:] == [3]  # now they are prefetched, by length
+    bench.let_go()
+    await asyncio.gather(*tasks)
+    assert sum(bench.sizes()) == len(tasks)

@@ -12,6 +12,7 @@ import pytest
 from tests.serving.workers import PATIENCE, children, spec, until
 
 from headrace.engines import machine
+from headrace.engines.base import pairs
 from headrace.errors import ConfigError, ModelFailed, PromptTooLong
 from headrace.serving import wire
 from headrace.serving.client import WorkerClient
@@ -40,7 +41,7 @@ async def test_every_verb_and_streams_side_by_side() -> None:
         vectors = await client.embed(["a wheel", "a mill"], "query", Lane.INTERACTIVE)
         assert vectors.shape == (2, 64)
         assert np.allclose(np.linalg.norm(vectors, axis=1), 1)
-        assert (await client.score("wheel", ["wheel", "mill"], Lane.BULK)).argmax() == 0
+        assert (await client.score(pairs("wheel", ["wheel", "mill"]), Lane.BULK)).argmax() == 0
         assert await client.count(["one two", ""]) == [2, 0]
         texts = [f"word{n} and some more words" for n in range(8)]
         assert await asyncio.gather(*(said(client, text) for text in texts)) == texts

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from headrace.engines.base import ModelSpec
+from headrace.engines.base import ModelSpec, pairs
 from headrace.engines.echo import EchoEngine
 from headrace.errors import ConfigError, HeadraceError, ModelFailed
 from headrace.serving.group import MOST_DELAY, Group, restart_delay
@@ -76,7 +76,15 @@ async def test_two_replicas_share_the_work_and_answer_like_the_engine(tmp_path: 
         engine._delay = 0.0
         assert np.array_equal(whole, engine.embed(texts, "passage"))
         assert np.array_equal(np.concatenate(single), engine.embed(texts, "query"))
-        assert np.array_equal(await group.score("text", texts, USER), engine.score("text", texts))
+        assert np.array_equal(
+            await group.score("text", texts, USER), engine.score(pairs("text", texts))
+        )
+        codes = await group.compress(texts, BULK)
+        assert codes == engine.compress(texts)
+        assert np.array_equal(
+            await group.score("text", codes, USER), engine.score(pairs("text", texts))
+        )
+        assert await group.compress([], USER) == []
         assert await group.count(texts) == engine.count(texts)
         assert all(replica._freed for replica in group._serving)  # both computed
         assert (await group.embed([], "query", USER)).shape == (0, 64)

@@ -132,6 +132,12 @@ async def test_replies_are_those_of_the_hosts_models(tmp_path: Path) -> None:
         assert np.array_equal(
             await far.score("vector", "text", texts), await local.score("vector", "text", texts)
         )
+        codes = await far.compress("vector", texts)
+        assert codes == await local.compress("vector", texts)
+        assert np.array_equal(
+            await far.score("vector", "text", [*codes[:25], *texts[25:]]),
+            await local.score("vector", "text", texts),
+        )
         assert await far.count("vector", texts) == await local.count("vector", texts)
         assert (await far.embed("vector", [], "query")).shape == (0, 64)
 

@@ -369,3 +369,18 @@ async def test_a_process_that_cannot_follow_says_so_and_tries_again(
         async with asyncio.timeout(PATIENCE):
             await followed.wait()
     assert caplog.text.count("not yet") == 2
+
+
+async def test_a_reranker_of_a_cascade_stays(file: Path) -> None:
+    ranker = "  cheap: {role: reranker, engine: echo}\n"
+    file.write_text(BASE.replace("models:\n", "models:\n" + ranker, 1) + CASCADE)
+    async with stage(Origin(file)) as on:
+        with pytest.raises(
+            InUse, match=r"retrieval.rerank_first, collections.town.retrieval.rerank_first"
+        ):
+            await on.control.ask(EDIT, Edit("cheap", None))
+
+
+CASCADE = (
+    "retrieval: {rerank_first: cheap}\ncollections: {town: {retrieval: {rerank_first: cheap}}}\n"
+)

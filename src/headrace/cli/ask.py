@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     from headrace.config.options import Config
     from headrace.pipeline.plan import AnswerRequest
     from headrace.pipeline.services import Services
-    from headrace.types import DoneEvent, Event, Quote, UnsupportedEvent
+    from headrace.types import (
+        Conflict,
+        DoneEvent,
+        Event,
+        HopEvent,
+        Quote,
+        Refused,
+        UnsupportedEvent,
+    )
 
 EPILOG = """\b
 Examples:
@@ -39,6 +47,18 @@ Examples:
 Exit status: 0 answered, 3 the documents hold no answer, 1 failed, 2 wrong usage.
 """
 NO_ANSWER = 3
+
+BEGINNING = 160
+"""Characters of a nearest passage that are printed."""
+
+
+class Effort(StrEnum):
+    """How much is done to find passages."""
+
+    FAST = "fast"
+    BALANCED = "balanced"
+    DEEP = "deep"
+    AUTO = "auto"
 
 
 class Verification(StrEnum):
@@ -60,6 +80,13 @@ def ask(
     generate: Annotated[
         Generate | None,
         typer.Option(help="`none` answers with quotations alone, without a language model."),
+    ] = None,
+    effort: Annotated[
+        Effort | None,
+        typer.Option(
+            help="How much is done to find passages: `deep` also follows what they lead to. "
+            "`auto` goes by the kind of question."
+        ),
     ] = None,
     verification: Annotated[
         Verification | None,
@@ -90,12 +117,14 @@ def ask(
         where=make_filter(where, access),
         generate=generate.value if generate else None,
         generator=model,
+        effort=effort.value if effort else None,
         verification=verification.value if verification else None,
         hits=hits,
     )
     loaded = load_config(config)
     plan = make_plan(loaded, request)
-    fetch_for_question(loaded, collection, [plan.embedder, plan.generator, plan.reranker])
+    models = [plan.embedder, plan.generator, *loaded.rerankers(collection)]
+    fetch_for_question(loaded, collection, models)
     done = run(_ask(loaded, request, json))
     if done.refusal:
         raise typer.Exit(NO_ANSWER)
@@ -139,6 +168,9 @@ class Transcript:
         self.text = ""
         self.quotes: list[Quote] = []
         self.unsupported: list[UnsupportedEvent] = []
+        self.hops: list[HopEvent] = []
+        self.refused: Refused | None = None
+        self.conflicts: list[Conflict] = []
         self.done: DoneEvent | None = None
         self._quiet = quiet
         self._console = terminal.out()
@@ -155,6 +187,12 @@ class Transcript:
                 self.quotes.append(quote)
             case types.UnsupportedEvent():
                 self.unsupported.append(event)
+            case types.HopEvent():
+                self.hops.append(event)
+            case types.RefusedEvent(refused):
+                self.refused = refused
+            case types.ConflictEvent(conflict):
+                self.conflicts.append(conflict)
             case types.DoneEvent():
                 self.done = event
             case types.ErrorEvent(code, message):
@@ -194,11 +232,36 @@ class Transcript:
                 )
         if self.quotes:
             self._console.print()
+        self._print_hops()
         withheld = [event for event in self.unsupported if not len(event.span)]
         for event in withheld:
             self._console.print(
                 terminal.styled(("withheld: ", "yellow"), f"{event.text} ({event.reason})")
             )
+
+    def _print_hops(self) -> None:
+        """What was searched for beside the question, and what that found."""
+        for hop in self.hops:
+            for sought in hop.sought:
+                found = ", ".join(sought.found) or "nothing"
+                asked = f"search {hop.number} ({sought.why}): "
+                self._console.print(
+                    terminal.styled((asked, "dim"), (f"{sought.text} → {found}", "dim"))
+                )
+        if self.hops:
+            self._console.print()
+        self._print_nearest()
+
+    def _print_nearest(self) -> None:
+        """Where a refusal's nearest passages stand, and how each begins."""
+        if self.refused is None:
+            return
+        self._console.print(terminal.styled(("refused: ", "yellow"), self.refused.reason))
+        for hit in self.refused.nearest:
+            where = place(hit.source, hit.path, hit.page)
+            begins = " ".join(hit.text.split())[:BEGINNING]
+            self._console.print(terminal.styled(("nearest: ", "bold"), (where, "cyan")))
+            self._console.print(terminal.styled(f"    {begins}"))
 
     def record(self, request: AnswerRequest) -> dict[str, Any]:
         """The whole answer for programs."""
@@ -210,6 +273,9 @@ class Transcript:
             "refusal": done.refusal,
             "quotes": self.quotes,
             "unsupported": self.unsupported,
+            "hops": self.hops,
+            "refused": self.refused,
+            "conflicts": self.conflicts,
             "finish_reason": done.finish_reason,
             "usage": done.usage,
             "timings": done.timings,

@@ -15,6 +15,7 @@ from headrace.errors import BadRequest, StorageError
 
 if TYPE_CHECKING:
     from headrace.config.options import Config
+    from headrace.ingest.compressing import Compressed
     from headrace.ingest.reembed import Reembedded
     from headrace.pipeline.services import Services
 
@@ -133,10 +134,23 @@ def rebuild(
             "or worse, goes on where it was when it is started again.",
         ),
     ] = False,
+    compress: Annotated[
+        bool,
+        typer.Option(
+            "--compress",
+            help="Only compress the passages that are not yet, for the collection's reranker with "
+            "`scoring: late_interaction`. A run that was stopped goes on where it was.",
+        ),
+    ] = False,
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Make the search indexes anew from the stored documents."""
+    if embed and compress:
+        raise BadRequest("--embed and --compress are two runs; the first one comes first")
+    if compress:
+        _compress(name, load_config(config), json)
+        return
     if not embed:
         _with_services(config, lambda services: services.collections.rebuild(name))
         if json:
@@ -157,6 +171,44 @@ def rebuild(
         f"rebuilt {name} with {change}: {done.chunks} passages, {done.embedded} embedded, "
         f"{done.seconds:.1f} s"
     )
+
+
+def _compress(name: str, config: Config, json: bool) -> None:
+    from headrace.cli.common import fetch_for_question
+
+    fetch_for_question(config, name, config.rerankers(name))
+    done = run(_compressed(config, name))
+    if json:
+        terminal.emit_json(done)
+        return
+    each = done.size / max(done.passages, 1)
+    terminal.out().print(
+        f"compressed {name} for {done.reranker}: {done.passages} passages, {done.added} of them "
+        f"new, {done.size / 2**20:.1f} MiB ({each:.0f} bytes each), {done.seconds:.1f} s"
+    )
+
+
+async def _compressed(config: Config, name: str) -> Compressed:
+    """With a count on standard error, if that is a terminal."""
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+    from headrace.app import application
+    from headrace.ingest.compressing import compress
+
+    console = terminal.err()
+    columns = (TextColumn("{task.completed:.0f} passages"), TimeElapsedColumn())
+    async with application(config) as services:
+        with Progress(
+            *columns, console=console, disable=not console.is_terminal, transient=True
+        ) as bars:
+            bar = bars.add_task("", total=None)
+            return await compress(
+                services.collections,
+                services.models,
+                name,
+                config.rerankers(name),
+                progress=lambda added: bars.update(bar, completed=added),
+            )
 
 
 async def _reembed(config: Config, name: str) -> Reembedded:

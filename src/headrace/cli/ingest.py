@@ -155,10 +155,16 @@ class Lines:
         self._clock = clock
         self._next = clock() + every
 
-    def show(self, now: Progress) -> None:
+    def due(self) -> bool:
+        """Whether the last line is long enough ago; then the next one is counted from now."""
         if self._clock() < self._next:
-            return
+            return False
         self._next = self._clock() + self._every
+        return True
+
+    def show(self, now: Progress) -> None:
+        if not self.due():
+            return
         self._console.print(
             f"{now.files_done} of {now.files_total} files, {now.chunks_done} of {now.chunks_total} "
             f"passages so far: {terminal.shorten(terminal.safe(Path(now.current).name), 60)}"

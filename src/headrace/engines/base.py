@@ -7,9 +7,9 @@ inside it. An engine raises `headrace.errors` types only.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -19,6 +19,16 @@ from headrace.errors import BadRequest
 from headrace.types import Delta, EmbedKind, GenerateParams, Message, Role
 
 Vectors: TypeAlias = npt.NDArray[np.float32]
+
+Passage: TypeAlias = str | bytes
+"""A text, or what `Engine.compress` made of one."""
+
+
+class Pair(NamedTuple):
+    """A passage to be scored against a query."""
+
+    query: str
+    passage: Passage
 
 
 class ModelSpec(msgspec.Struct, frozen=True):
@@ -42,7 +52,10 @@ class ModelInfo(msgspec.Struct, frozen=True):
     """What is known of a loaded model. `fingerprint` changes when its vectors would: it is part
     of a collection's identity. `dimensions` is 0 and `context` is 0 where they do not apply;
     `context` is the most tokens one request may have, prompt and answer together. `parallel` is
-    how many calls of the blocking verbs compute at once, `slots` how many streams; 0: no bound."""
+    how many calls of the blocking verbs compute at once, `slots` how many streams; 0: no bound.
+    `gathers`: a few texts together cost hardly more than one alone, so while some are computed,
+    others had better wait for each other than be computed one by one beside them. A reranker that
+    `compresses` has the verb of that name, and scores what it gives."""
 
     name: str
     role: Role
@@ -52,6 +65,8 @@ class ModelInfo(msgspec.Struct, frozen=True):
     context: int = 0
     parallel: int = 1
     slots: int = 0
+    compresses: bool = False
+    gathers: bool = False
 
 
 class Engine:
@@ -89,13 +104,44 @@ class Engine:
         """float32 [n, dimensions], L2-normalised. Longer texts are cut at the model's window."""
         raise _lacks(self, "embed")
 
-    def score(self, query: str, texts: Sequence[str]) -> Vectors:
-        """float32 [n]: relevance of each text to the query, higher is better."""
+    def score(self, pairs: Sequence[Pair]) -> Vectors:
+        """float32 [n]: relevance of each passage to its query, higher is better. The pairs may be
+        those of several callers; a score does not depend on the others."""
         raise _lacks(self, "score")
+
+    def compress(self, texts: Sequence[str]) -> list[bytes]:
+        """What `score` needs of each text, so that the text need not be read again for every
+        query. Depends on nothing but the text and the model's fingerprint."""
+        raise _lacks(self, "compress")
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text by the model's own tokenizer, special tokens left out."""
         raise _lacks(self, "count")
+
+
+def pairs(query: str, passages: Sequence[Passage]) -> list[Pair]:
+    """Each passage with the same query."""
+    return [Pair(query, passage) for passage in passages]
+
+
+def texts_of(given: Sequence[Pair]) -> list[tuple[str, str]]:
+    """For an engine that reads query and text together. Raises `BadRequest` for what another one
+    has compressed."""
+    found = [(query, passage) for query, passage in given if isinstance(passage, str)]
+    if len(found) < len(given):
+        raise BadRequest("this reranker scores texts, and was given one that is compressed")
+    return found
+
+
+def by_query(given: Sequence[Pair]) -> Iterator[tuple[str, list[int], list[str]]]:
+    """For an engine that takes one query at a time: each query with its texts and their places
+    among the pairs. Raises like `texts_of`."""
+    places: dict[str, list[int]] = {}
+    texts = texts_of(given)
+    for place, (query, _) in enumerate(texts):
+        places.setdefault(query, []).append(place)
+    for query, found in places.items():
+        yield query, found, [texts[place][1] for place in found]
 
 
 def _lacks(engine: Engine, verb: str) -> Exception:

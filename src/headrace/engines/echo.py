@@ -4,7 +4,8 @@ everything around a model costs.
 `generate` answers with the first sentence of the first numbered passage of the last user message
 (`[1] ...`; a title in parentheses on its first line is left out) and cites it, or repeats the
 message where there are no passages. `embed` hashes words and character bigrams, so that similar
-texts have similar vectors. `score` is the share of the query's features that a text has. A token
+texts have similar vectors. `score` is the share of the query's features that a text has;
+`compress` is zlib's. A token
 is a run of word characters, one CJK character, or one other sign.
 
 The source holds settings with commas between them, each of which may be left out:
@@ -33,9 +34,9 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from headrace.engines.base import Engine, ModelInfo, ModelSpec, Vectors
+from headrace.engines.base import Engine, ModelInfo, ModelSpec, Pair, Passage, Vectors
 from headrace.errors import ConfigError, PromptTooLong
-from headrace.types import Delta, EmbedKind, FinishReason, GenerateParams, Message, Usage
+from headrace.types import Delta, EmbedKind, FinishReason, GenerateParams, Message, Role, Usage
 
 DIMENSIONS = 64
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
@@ -62,6 +63,7 @@ class EchoEngine(Engine):
             fingerprint=f"echo-1:{self._dimensions}",
             dimensions=self._dimensions,
             context=self._context,
+            compresses=spec.role is Role.RERANKER,
         )
 
     def unload(self) -> None:
@@ -100,11 +102,19 @@ class EchoEngine(Engine):
             row /= np.linalg.norm(row)
         return vectors
 
-    def score(self, query: str, texts: Sequence[str]) -> Vectors:
+    def score(self, pairs: Sequence[Pair]) -> Vectors:
+        texts = [_text(passage) for _, passage in pairs]
         self._wait(texts)
-        wanted = set(_features(query))
-        shares = [len(wanted & set(_features(t))) / max(len(wanted), 1) for t in texts]
+        wanted = {query: set(_features(query)) for query in {pair.query for pair in pairs}}
+        shares = [
+            len(wanted[pair.query] & set(_features(text))) / max(len(wanted[pair.query]), 1)
+            for pair, text in zip(pairs, texts, strict=True)
+        ]
         return np.asarray(shares, dtype=np.float32)
+
+    def compress(self, texts: Sequence[str]) -> list[bytes]:
+        self._wait(texts)
+        return [zlib.compress(text.encode("utf-8", "surrogatepass")) for text in texts]
 
     def count(self, texts: Sequence[str]) -> list[int]:
         return [len(_TOKEN.findall(text)) for text in texts]
@@ -162,6 +172,12 @@ def _answer(messages: Sequence[Message]) -> str:
 def _cut_at_stop(text: str, stop: Sequence[str]) -> str:
     places = [text.find(s) for s in stop if s and s in text]
     return text[: min(places)] if places else text
+
+
+def _text(passage: Passage) -> str:
+    if isinstance(passage, str):
+        return passage
+    return zlib.decompress(passage).decode("utf-8", "surrogatepass")
 
 
 def _features(text: str) -> Iterator[str]:

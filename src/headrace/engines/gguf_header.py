@@ -78,6 +78,17 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
+def text(path: Path, key: str) -> str:
+    """One text of the metadata, wherever it stands; empty if it is not there. Passes over the
+    vocabulary, which takes a quarter of a second where it has 150,000 words. Raises like `read`."""
+    with _opened(path) as (file, _, count):
+        for _ in range(count):
+            found, value = _string(file), _entry(file)
+            if found == key:
+                return str(value or "")
+    return ""
+
+
 def tensors(path: Path) -> list[str]:
     """The names of all weights. Takes about 0.3 s for a vocabulary of 250,000. Raises
     `SourceError`."""

@@ -29,9 +29,10 @@ import xllamacpp
 
 from headrace import sources
 from headrace.engines import fingerprint, gguf_header
-from headrace.engines.base import Engine, ModelInfo, ModelSpec, Vectors
+from headrace.engines.base import Engine, ModelInfo, ModelSpec, Pair, Vectors, by_query
 from headrace.engines.machine import cores
 from headrace.engines.openai_wire import Peer, chat_body, stream_chat
+from headrace.engines.yes_no import YesNo
 from headrace.errors import ConfigError, HeadraceError, SourceError
 from headrace.types import Delta, EmbedKind, GenerateParams, Message, Role
 
@@ -49,7 +50,8 @@ _POOLINGS = {
 
 class LlamaCppEngine(Engine):
     """All three roles, by the model's kind. `score` gives what the model's head gives: a logit
-    for cross-encoders, a probability for models that answer yes or no.
+    for cross-encoders, a probability for models with a head for yes and no; with `scoring:
+    yes_no`, a generator's probability of saying yes.
 
     llama.cpp gives both texts of a pair the first token type. Cross-encoders with one type only
     (XLM-RoBERTa, as bge-reranker-v2-m3) score as in their own library; those trained with two
@@ -60,7 +62,8 @@ class LlamaCppEngine(Engine):
         if path.is_dir():
             raise SourceError(f"{spec.source} is a folder; name its .gguf file")
         header = gguf_header.read(path)
-        if spec.role is Role.RERANKER:
+        asked = spec.role is Role.RERANKER and spec.options.get("scoring") == "yes_no"
+        if spec.role is Role.RERANKER and not asked:
             _check_head(path)
         params = _parameters(path, header, spec, device)
         self._folder = Path(tempfile.mkdtemp(prefix="headrace-"))
@@ -88,9 +91,13 @@ class LlamaCppEngine(Engine):
         self._window = params.n_ctx // params.n_parallel
         self._dimensions = 0
         self._around = 0
+        self._yes_no: YesNo | None = None
         try:
             if spec.role is Role.EMBEDDER:
                 self._dimensions = self.embed(["a"], "passage").shape[1]
+            elif asked:
+                template = gguf_header.text(path, "tokenizer.chat_template.rerank")
+                self._yes_no = YesNo(spec.name, self._post, self._window, template)
             elif spec.role is Role.RERANKER:
                 self._around = self._tokens_around_pair()
         except HeadraceError:
@@ -144,7 +151,15 @@ class LlamaCppEngine(Engine):
             vectors[item["index"]] = item["embedding"]
         return vectors
 
-    def score(self, query: str, texts: Sequence[str]) -> Vectors:
+    def score(self, pairs: Sequence[Pair]) -> Vectors:
+        if self._yes_no is not None:
+            return self._yes_no.score(pairs, self._shorten)
+        scores = np.empty(len(pairs), dtype=np.float32)
+        for query, places, texts in by_query(pairs):
+            scores[places] = self._score(query, texts)
+        return scores
+
+    def _score(self, query: str, texts: Sequence[str]) -> Vectors:
         room = self._window - self._around - _SLACK
         query = self._shorten(query, room // 2)
         room -= len(self._tokens(query))
@@ -237,11 +252,12 @@ def _parameters(path: Path, header: dict[str, Any], spec: ModelSpec, device: str
     params.ui = False
     params.endpoint_slots = False
     params.verbosity = 0
-    if spec.role is Role.GENERATOR:
-        params.n_ctx = min(int(options.get("context", 8192)), trained * slots)
+    window = min(int(options.get("max_tokens", 512)), trained)
+    if spec.role is Role.GENERATOR or options.get("scoring") == "yes_no":
+        context = int(options.get("context", 8192)) if spec.role is Role.GENERATOR else 0
+        params.n_ctx = min(context, trained * slots) or window * slots
         params.n_batch = params.n_ubatch = _BATCH
         return params
-    window = min(int(options.get("max_tokens", 512)), trained)
     params.embedding = True
     params.n_ctx = window * slots
     params.n_batch = params.n_ubatch = window  # an input must fit one physical batch

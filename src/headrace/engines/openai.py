@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 
-from headrace.engines.base import Engine, ModelInfo, ModelSpec, Vectors
+from headrace.engines.base import Engine, ModelInfo, ModelSpec, Pair, Vectors, by_query
 from headrace.engines.openai_wire import Peer, chat_body, stream_chat
 from headrace.errors import ConfigError, HeadraceError
 from headrace.types import Delta, EmbedKind, GenerateParams, Message, Role
@@ -109,11 +109,12 @@ class OpenAIEngine(Engine):
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
 
-    def score(self, query: str, texts: Sequence[str]) -> Vectors:
-        scores = np.empty(len(texts), dtype=np.float32)
-        for start in range(0, len(texts), _STEP):
-            step = list(texts[start : start + _STEP])
-            scores[start : start + len(step)] = self._score_step(query, step)
+    def score(self, pairs: Sequence[Pair]) -> Vectors:
+        scores = np.empty(len(pairs), dtype=np.float32)
+        for query, places, texts in by_query(pairs):
+            for start in range(0, len(texts), _STEP):
+                step = slice(start, start + _STEP)
+                scores[places[step]] = self._score_step(query, texts[step])
         return scores
 
     def count(self, texts: Sequence[str]) -> list[int]:

@@ -30,6 +30,12 @@ class Windows:
         found = self._tokens.encode([self._cut(text) for text in texts])
         return [(self._fit(ids), self._fit(types)) for ids, types in found]
 
+    def around(self, prefix: str) -> tuple[int, int]:
+        """How many tokens stand before a text with this prefix, and how many special ones after it.
+        A space that ends the prefix becomes part of the text's first token."""
+        (before,) = self.count([prefix.rstrip()]) if prefix else (0,)
+        return self._tokens.head + before, self._tokens.tail
+
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each whole text, special tokens left out."""
         return self._tokens.count([_valid(text) for text in texts])
@@ -48,7 +54,7 @@ class Windows:
 
 
 class _Tokenizer:
-    """Of a `tokenizer.json`. `tail` is how many special tokens close a text."""
+    """Of a `tokenizer.json`. `head` and `tail` are how many special tokens are around a text."""
 
     def __init__(self, path: Path) -> None:
         from tokenizers import Tokenizer  # takes 10 MiB
@@ -64,6 +70,7 @@ class _Tokenizer:
         )
         mask = self._tokenizer.encode("a").special_tokens_mask
         self.tail = len(mask) - len("".join(map(str, mask)).rstrip("1"))
+        self.head = len(mask) - len("".join(map(str, mask)).lstrip("1"))
 
     def encode(self, texts: Sequence[str | tuple[str, str]]) -> list[Ids]:
         return [(e.ids, e.type_ids) for e in self._tokenizer.encode_batch_fast(texts)]
@@ -76,7 +83,7 @@ class _Tokenizer:
 class _Unigram:
     """Of a `unigram.model`, with XLM-R's special tokens: `<s> a </s>`, `<s> a </s></s> b </s>`."""
 
-    tail = 1
+    head = tail = 1
 
     def __init__(self, path: Path) -> None:
         self._model = unigram.Unigram(path)

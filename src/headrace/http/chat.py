@@ -38,6 +38,8 @@ from headrace.http.sse import event
 from headrace.pipeline.answer import AnswerRequest, answer
 from headrace.types import (
     Call,
+    Conflict,
+    ConflictEvent,
     DeltaEvent,
     DoneEvent,
     ErrorEvent,
@@ -47,9 +49,12 @@ from headrace.types import (
     GenerateParams,
     Hit,
     HitsEvent,
+    HopEvent,
     Message,
     Quote,
     QuoteEvent,
+    Refused,
+    RefusedEvent,
     UnsupportedEvent,
     Usage,
 )
@@ -99,6 +104,7 @@ def answer_request(body: ChatRequest, bound: Bound) -> AnswerRequest:
         history=tuple(history),
         generate=settings.generate,
         generator=settings.generator,
+        effort=settings.effort,
         verification=settings.verification,
         hits=settings.hits,
         max_tokens=body.cap,
@@ -185,6 +191,9 @@ class Collected:
     quotes: list[Quote] = field(default_factory=list)
     unsupported: list[UnsupportedSentence] = field(default_factory=list)
     hits: tuple[Hit, ...] = ()
+    hops: list[HopEvent] = field(default_factory=list)
+    refused: Refused | None = None
+    conflicts: list[Conflict] = field(default_factory=list)
     done: DoneEvent | None = None
 
     def add(self, item: Event) -> None:
@@ -198,6 +207,12 @@ class Collected:
                 self.unsupported.append(UnsupportedSentence(item.text, item.reason, item.span))
             case HitsEvent():
                 self.hits = item.hits
+            case HopEvent():
+                self.hops.append(item)
+            case RefusedEvent():
+                self.refused = item.refused
+            case ConflictEvent():
+                self.conflicts.append(item.conflict)
             case DoneEvent():
                 self.done = item
             case ErrorEvent():
@@ -210,10 +225,13 @@ class Collected:
             unsupported=tuple(self.unsupported),
             refusal=self.done.refusal,
             hits=self.hits,
+            hops=tuple(self.hops),
             timings=self.done.timings,
             skipped=self.done.skipped,
             config_version=self.done.config_version,
             generation=self.done.generation,
+            refused=self.refused,
+            conflicts=tuple(self.conflicts),
         )
 
 

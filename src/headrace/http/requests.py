@@ -107,6 +107,10 @@ class AnswerSettings(Narrowing):
         None, description="`none`: an answer made of quotations alone, without a generator."
     )
     generator: Text | None = Field(None, description="Generator model to write with.")
+    effort: Literal["fast", "balanced", "deep", "auto"] | None = Field(
+        None,
+        description="How much is done to find passages: see `answer.effort` in the configuration.",
+    )
     verification: Verification | None = Field(
         None,
         description="Sentences that the sources do not support are marked (`annotate`) or withheld "

@@ -10,14 +10,16 @@ from headrace.ingest.outcomes import Job
 from headrace.retrieval.collections import CollectionInfo
 from headrace.serving.settings import Changed
 from headrace.serving.status import DeviceStatus, ModelStatus
-from headrace.types import Hit, Quote, Span
+from headrace.types import Conflict, Hit, HopEvent, Quote, Refused, Span
 
 
 class Extension(msgspec.Struct, frozen=True):
     """The field `headrace` of a cited answer: what OpenAI's format has no place for.
 
     `quotes` are numbered as the markers in the text. `unsupported` lists the sentences that the
-    sources do not support. `refusal` means that the documents hold no answer. `timings` are
+    sources do not support. `refusal` means that the documents hold no answer; `refused` then says
+    why, with the nearest passages. `conflicts` are between passages. `hops` tells what was searched
+    for and found, where more than the question itself was. `timings` are
     milliseconds per stage, `skipped` says what was left out and why, `config_version` and
     `generation` identify the configuration and the state of the index.
     """
@@ -26,10 +28,13 @@ class Extension(msgspec.Struct, frozen=True):
     unsupported: tuple[UnsupportedSentence, ...]
     refusal: bool
     hits: tuple[Hit, ...]
+    hops: tuple[HopEvent, ...]
     timings: dict[str, float]
     skipped: tuple[str, ...]
     config_version: str
     generation: int
+    refused: Refused | None = None
+    conflicts: tuple[Conflict, ...] = ()
 
 
 class UnsupportedSentence(msgspec.Struct, frozen=True):

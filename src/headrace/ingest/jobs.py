@@ -23,6 +23,7 @@ import msgspec
 
 from headrace.config.options import Config
 from headrace.errors import BadRequest, Busy, HeadraceError, Overloaded, StorageError
+from headrace.ingest.compressing import compress
 from headrace.ingest.discover import Candidate, discover
 from headrace.ingest.flow import Order, ingest
 from headrace.ingest.journal import Journal, now
@@ -310,6 +311,9 @@ class Jobs:
         while True:
             try:
                 await ingest(self._collections, self._models, job.collection, order, tally)
+                if self._config.collection(job.collection).compress_passages:
+                    rerankers = self._config.rerankers(job.collection)
+                    await compress(self._collections, self._models, job.collection, rerankers)
             except Busy as error:
                 if not patient or error.pid is None:  # None: not the collection's writer
                     raise

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 
 from headrace.pipeline import claims
+from headrace.pipeline.conflicts import Clash
 from headrace.pipeline.evidence import Evidence, Passage
 from headrace.pipeline.facts.reading import read
 from headrace.pipeline.phrases import phrase
@@ -15,7 +16,16 @@ from headrace.pipeline.quotes import Quotations
 from headrace.pipeline.untrusted import Instructions
 from headrace.pipeline.verify import Verdict, verify
 from headrace.retrieval.base import Index
-from headrace.types import DeltaEvent, Event, Quote, QuoteEvent, Span, UnsupportedEvent
+from headrace.types import (
+    Conflict,
+    ConflictEvent,
+    DeltaEvent,
+    Event,
+    Quote,
+    QuoteEvent,
+    Span,
+    UnsupportedEvent,
+)
 
 _FINAL_MARK = re.compile(r"([。！？.!?]+[”’」』）)\"]*)$")
 _DECLINES = re.compile(
@@ -44,6 +54,8 @@ class Checker:
             [plan.question, *(" ".join((*p.hit.path, p.hit.text)) for p in sources)],
         )
         self._withheld = False
+        self.cited: set[str] = set()
+        """Sources that were quoted."""
         self.supported = 0
         """Sentences that stand: proved, or, where none are checked, said at all."""
         self.refused = False
@@ -74,7 +86,7 @@ class Checker:
         verdict, cited = await asyncio.to_thread(judge, sentence)
         for quote, new in cited:
             if new:
-                yield QuoteEvent(quote)
+                yield self._new(quote)
         tail = sentence[len(sentence.rstrip()) :]
         if verdict.reason and not _declines(verdict.text):
             async for event in self._unsupported(verdict, tail):
@@ -122,7 +134,7 @@ class Checker:
         if self._position:
             yield self._say(self._gap() + phrase("fallback", self._plan.question) + "\n")
         for quote in quotes:
-            yield QuoteEvent(quote)
+            yield self._new(quote)
             where = " › ".join(quote.path) or quote.title
             yield self._say(f"“{quote.text}” [{quote.number}] ({where})\n")
             self.supported += 1
@@ -132,6 +144,35 @@ class Checker:
         if not self._withheld:
             return None
         return self._say(self._gap() + phrase("withheld", self._plan.question))
+
+    def greet(self) -> DeltaEvent:
+        """Return a greeting, and say what can be asked."""
+        return self._say(phrase("greeting", self._plan.question))
+
+    async def contradict(self, clash: Clash) -> AsyncGenerator[Event, None]:
+        """Name a contradiction, with both sides quoted; nothing, if one cannot be quoted."""
+        both = (clash.one, clash.other)
+        cited = await asyncio.to_thread(lambda: [self._quotations.cite(each) for each in both])
+        quotes = [found for found in cited if found is not None]
+        if len(quotes) < len(both):
+            return
+        yield self.name("contradiction", values=" / ".join(clash.values))
+        for quote, new in quotes:
+            if new:
+                yield self._new(quote)
+            where = " › ".join(quote.path) or quote.title
+            yield self._say(f"\n“{quote.text}” [{quote.number}] ({where})")
+        sources = tuple(quote.source for quote, _ in quotes)
+        numbers = tuple(quote.number for quote, _ in quotes)
+        yield ConflictEvent(Conflict("contradiction", sources, clash.values, numbers))
+
+    def name(self, what: str, **values: str) -> DeltaEvent:
+        """A paragraph of its own: one of Headrace's phrases."""
+        return self._say(self._gap() + phrase(what, self._plan.question).format(**values))
+
+    def _new(self, quote: Quote) -> QuoteEvent:
+        self.cited.add(quote.source)
+        return QuoteEvent(quote)
 
     def refuse(self) -> DeltaEvent:
         """Say that the documents do not answer."""

@@ -1,11 +1,19 @@
-"""Whether the hits can answer a question at all."""
+"""Whether the passages found can answer a question at all.
+
+Two judges. A collection that was calibrated (`headrace eval calibrate`) has its own weights and its
+own threshold. Any other is judged by a rule: a passage shares enough of the question's terms, or is
+near enough to it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from headrace.pipeline import claims
+from headrace.config.model_options import ModelOptions
+from headrace.pipeline.calibration import Calibration
 from headrace.pipeline.evidence import Passage
+from headrace.pipeline.support import Measures, measures
 from headrace.retrieval.base import Snapshot
 
 SHARED = 0.3
@@ -14,20 +22,48 @@ cosine of 0.88 of the default embedder, over 58,594 articles of law: 299 of 300 
 none of 100 questions on radio networks do, and 2 of 16 on everyday matters."""
 
 
-def relevant(
-    question: str, sources: Sequence[Passage], snapshot: Snapshot, near_cosine: float | None
-) -> bool:
-    """Whether some passage shares enough of the question's terms or is near enough to it.
+class Support(NamedTuple):
+    """How much support there is, and from how much on a question is answered. By the rule, `value`
+    is what was found in relation to what is enough, so the threshold is 1; calibrated, it is a
+    probability."""
 
-    Terms count by their inverse document frequency, so a name that stands on every page proves
-    nothing, and a word that the collection does not have at all counts most against it."""
-    if near_cosine is not None and any(
-        passage.hit.scores.get("dense", -1.0) >= near_cosine for passage in sources
-    ):
-        return True
-    rarity = snapshot.rarity(claims.terms(question))
-    total = sum(rarity.values())
-    return total > 0 and any(
-        sum(rarity[term] for term in rarity.keys() & passage.terms) >= SHARED * total
-        for passage in sources
-    )
+    value: float
+    threshold: float
+    calibrated: bool = False
+
+    @property
+    def enough(self) -> bool:
+        return self.value >= self.threshold
+
+    def __str__(self) -> str:
+        by = "calibrated" if self.calibrated else "by rule"
+        return f"support {self.value:.3f}, threshold {self.threshold:.3f} {by}"
+
+
+def judge(
+    question: str,
+    sources: Sequence[Passage],
+    snapshot: Snapshot,
+    embedder: ModelOptions,
+    calibration: Calibration | None = None,
+    least: float | None = None,
+) -> Support:
+    """The support that the best passages give. `least` takes the place of the threshold; without a
+    passage there is no support, whatever it is. Blocks."""
+    if not sources:
+        return Support(0.0, 1.0)
+    found = measures(question, sources, snapshot)
+    rule = by_rule(found, embedder)
+    if calibration is None:
+        return Support(rule, 1.0 if least is None else least)
+    threshold = calibration.threshold if least is None else least
+    hopeless = calibration.within_rule and rule < 1.0
+    return Support(0.0 if hopeless else calibration.value(found), threshold, calibrated=True)
+
+
+def by_rule(found: Measures, embedder: ModelOptions) -> float:
+    """The greater of two shares of what is enough: of common terms, and of nearness. In another
+    language than the question's a passage shares no terms, and all vectors lie further apart, so
+    there less nearness is enough."""
+    enough = embedder.near_cosine_across if found.foreign else embedder.near_cosine
+    return max(found.covered / SHARED, 0.0 if enough is None else found.near / enough)

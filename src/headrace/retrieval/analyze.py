@@ -52,7 +52,7 @@ _SEPARATORS = re.compile(r"[^\w]|_")
 _LETTERS_NUMBER = re.compile(r"([a-z]{1,8})([0-9][0-9.]*)")
 _DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
 _SCALES = {"十": 10, "百": 100, "千": 1000}
-_FUNCTION_CHARACTERS = frozenset(
+FUNCTION_CHARACTERS = frozenset(
     "的了和与或在是为对及等以其被把将就都而也之于由从到这那有我你他她它们不没吗呢吧啊哪谁可会能要应个"
 )
 _stemmer = snowballstemmer.stemmer("english")
@@ -137,7 +137,7 @@ def _worth(word: str) -> bool:
     if not _is_cjk(word[0]):
         return False
     if len(word) == 1:
-        return _is_han(word) and word not in _FUNCTION_CHARACTERS
+        return _is_han(word) and word not in FUNCTION_CHARACTERS
     return len(word) <= LONGEST
 
 

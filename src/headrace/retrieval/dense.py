@@ -112,7 +112,7 @@ class DenseBase:
         return self.ids[rows[0][found]], scores[0][found]
 
     def vectors(self, rows: npt.NDArray[np.int64]) -> Matrix:
-        """The decoded codes of some rows, float32 [n, dimensions] (for `verify`)."""
+        """The decoded codes of some rows, float32 [n, dimensions]."""
         decoded: Matrix = self._index.reconstruct_batch(rows)
         return decoded
 
@@ -198,6 +198,21 @@ class DenseView:
             best = np.argsort(-scores, kind="stable")[:k]
             ids, scores = ids[best], scores[best]
         return scored(ids.tolist(), scores.tolist())
+
+    def vectors(self, ids: Ids) -> Matrix:
+        """float32 [n, dimensions] of chunks; zeros for one that is not there. Those of the base
+        are its 8-bit codes. 200 take 0.1 ms."""
+        out = np.zeros((len(ids), self.delta.vectors.shape[1]), np.float32)
+        if len(self.delta.ids):
+            rows = np.minimum(np.searchsorted(self.delta.ids, ids), len(self.delta.ids) - 1)
+            there = self.delta.ids[rows] == ids
+            out[there] = self.delta.vectors[rows[there]]
+        if self.base is not None and len(self.base.ids):
+            rows = np.minimum(np.searchsorted(self.base.ids, ids), len(self.base.ids) - 1)
+            there = self.base.ids[rows] == ids
+            if there.any():
+                out[there] = self.base.vectors(rows[there])
+        return out
 
 
 def write_base(

@@ -68,6 +68,7 @@ class Reader:
         self._base: DenseBase | None = None
         self._delta = DenseDelta(0)
         self._live: Mask = np.zeros(1, np.bool_)
+        self._starts: Ids = np.empty(0, np.int64)
         self._snapshot: CollectionSnapshot | None = None
         self._generation = -1
 
@@ -103,6 +104,7 @@ class Reader:
             DenseView(self._base, self._delta.view()),
             lexical,
             self._live,
+            self._starts,
             inherited=self._snapshot.masks() if self._snapshot and changes is not None else {},
         )
         return self._snapshot
@@ -141,7 +143,8 @@ class Reader:
         self._memory_generation = self._disk_generation()
 
     def _restart(self, db: sqlite3.Connection) -> None:
-        self._live = mask_of(chunk_ranges(db, _EVERYTHING), last_chunk_id(db) + 1)
+        ranges = chunk_ranges(db, _EVERYTHING)
+        self._live, self._starts = mask_of(ranges, last_chunk_id(db) + 1), ranges[:, 0].copy()
         dimensions = self._embedder.dimensions
         self._delta = DenseDelta(dimensions)
         after = self._base.meta.last if self._base else 0
@@ -157,6 +160,8 @@ class Reader:
                 dimensions = self._embedder.dimensions
                 self._delta.append(*read_vectors(db, change.first, change.last, dimensions))
         self._live = live
+        new = [c.first for c in changes if c.added and c.first <= c.last]
+        self._starts = np.concatenate([self._starts, np.asarray(new, np.int64)])
 
     def _extend_memory(self, db: sqlite3.Connection, generation: int) -> None:
         if self._memory_generation >= generation:

@@ -16,6 +16,8 @@ import numpy.typing as npt
 from headrace.retrieval.base import DocumentInfo, NewChunk, Scored
 from headrace.retrieval.derived import Persister, Reader
 from headrace.retrieval.files import exclusive, folder_bytes
+from headrace.retrieval.lexicon import Lexicon, LexiconKeeper
+from headrace.retrieval.ranker import RankerFile
 from headrace.retrieval.rows import Embedder, embedder_of, generation_of
 from headrace.retrieval.snapshot import CollectionSnapshot
 from headrace.retrieval.store import Store
@@ -57,8 +59,10 @@ class EmbeddedIndex:
         meta = self._store.meta()
         self.name = meta["name"]
         self._created = meta["created"]
+        self.ranker = RankerFile(folder)
         self._reader = Reader(folder, self._store)
         self._persister = Persister(folder, self._store)
+        self._lexicon = LexiconKeeper(folder)
         self._snapshot: CollectionSnapshot | None = None
         self._seen = -1
         self._snapshot_lock = Lock()
@@ -98,6 +102,11 @@ class EmbeddedIndex:
     def get(self, scored: Mapping[int, Mapping[str, float]], where: Filter) -> list[Hit]:
         return self._store.hits(scored, where)
 
+    def passages(self, ids: Sequence[int]) -> dict[int, tuple[str, str]]:
+        """Title path and text of chunks that a filtered search found, by id, for ranking them;
+        what leaves the index comes from `get`."""
+        return self._store.passages(ids)
+
     def document(self, document_id: str) -> Document | None:
         return self._store.document(document_id)
 
@@ -106,6 +115,10 @@ class EmbeddedIndex:
 
     def vectors(self, keys: Sequence[bytes]) -> dict[bytes, npt.NDArray[np.float32]]:
         return self._store.vectors(keys)
+
+    def lexicon(self) -> Lexicon:
+        """What the collection names and defines, as of its present generation."""
+        return self._lexicon.newest(self._store.db.reading)
 
     def reading(self) -> AbstractContextManager[sqlite3.Connection]:
         """A read transaction on the collection's SQLite file."""
@@ -143,6 +156,8 @@ class EmbeddedIndex:
             try:
                 self._persist(final=False)
                 yield self
+                self.lexicon()
+                self._lexicon.save()
             finally:
                 with self._writing_lock:
                     try:

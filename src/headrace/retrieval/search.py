@@ -6,20 +6,23 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
 from headrace.config.answering import RetrievalOptions
+from headrace.engines import machine
 from headrace.errors import BadRequest
-from headrace.retrieval.analyze import references
+from headrace.retrieval import compressed
 from headrace.retrieval.base import Scored
 from headrace.retrieval.collections import check_embedder
 from headrace.retrieval.embedded import EmbeddedIndex
-from headrace.retrieval.fuse import fuse, without_copies
-from headrace.retrieval.rerank import rerank
+from headrace.retrieval.fuse import without_copies
+from headrace.retrieval.order import NOT_RANKED, POOL, Order, fused, order_for, ranked, reordered
+from headrace.retrieval.rerank import Stage, cascade, cascade_of
 from headrace.retrieval.snapshot import CollectionSnapshot
 from headrace.serving.models import Models, both, together
 from headrace.serving.paces import Paces
@@ -30,7 +33,11 @@ T = TypeVar("T")
 SPARE = 8
 """Hits fetched beyond those asked for, in case some are deleted meanwhile or the same text."""
 
-_executor = ThreadPoolExecutor(max_workers=8, thread_name_prefix="headrace-search")
+_executor = ThreadPoolExecutor(
+    max_workers=max(2, min(8, machine.cores())), thread_name_prefix="headrace-search"
+)
+"""More threads than cores wait for Python's lock and not for a core: at 120 questions a second on
+two cores, eight threads doubled the median latency of two."""
 
 
 class Timer:
@@ -68,6 +75,7 @@ async def search(
     reranker: str | None = None,
     call: Call = USER,
     paces: Paces | None = None,
+    stages: bool = False,
 ) -> SearchResult:
     """The best `k` hits for a query; see `search_many`."""
     (found,) = await search_many(
@@ -81,6 +89,7 @@ async def search(
         reranker=reranker,
         call=call,
         paces=paces,
+        stages=stages,
     )
     return found
 
@@ -97,16 +106,18 @@ async def search_many(
     reranker: str | None = None,
     call: Call = USER,
     paces: Paces | None = None,
+    stages: bool = False,
 ) -> list[SearchResult]:
     """The best `k` hits for each query, all of one generation; their timings are those of the whole
-    batch. `call.then` names the models that come after the search.
+    batch. `call.then` names the models that come after the search. With `stages`, the results hold
+    every stage's whole list, which changes nothing else.
 
     1. Lexical search and the queries' embedding start at once; dense search follows. 2. The lists
-    are fused. 3. Texts are fetched after that, so what was deleted meanwhile is not among the hits.
-    4. A reranker, if any, scores the first `rerank_depth`, or what there is time for.
+    are fused, and ordered by the collection's fitted ranker, if there is one (`order`). 3. Texts
+    are fetched after that, so what was deleted meanwhile is not among the hits.
+    4. Rerankers, if any, order the first of them (`cascade_of`), or what there is time for.
 
-    The steps in threads are two, not one each: a change of threads costs as much as a search of a
-    small collection.
+    The steps in threads are two: a change of threads costs as much as a small search.
 
     Raises `BadRequest` for an empty query, `ConfigError` if the collection's vectors are of
     another embedder, `UnknownCollection` if it was deleted, and what `models` raises.
@@ -115,40 +126,104 @@ async def search_many(
         raise BadRequest("the query is empty", field="query")
     info = await models.info(embedder)
     timer = Timer()
-    first = call if reranker is None else replace(call, then=(reranker, *call.then))
-    depth = max(options.depth, k)
+    rerankers = cascade_of(options, reranker, k)
+    first = replace(call, then=(*(stage.reranker for stage in rerankers), *call.then))
+    wanted = rerankers[0].depth if rerankers else k
 
-    def lexical() -> tuple[CollectionSnapshot, list[list[Scored]]]:
+    def begin() -> tuple[_Finder, list[list[Scored]]]:
         snapshot = timer.call("snapshot", index.snapshot)
         check_embedder(index.name, snapshot.embedder, embedder, info)
-        return snapshot, [
-            timer.call("lexical", snapshot.search_lexical, query, depth, where) for query in queries
-        ]
+        order = order_for(index, options, info.fingerprint)
+        finder = _Finder(index, snapshot, order, where, max(order.options.depth, k), wanted, timer)
+        return finder, list(map(finder.by_words, queries))
 
-    (snapshot, by_words), vectors = await both(
-        _in_thread(lexical),
+    (finder, by_words), vectors = await both(
+        _in_thread(begin),
         timer.wait("embed", models.embed(embedder, list(queries), "query", call=first)),
     )
-    wanted = max(k, options.rerank_depth if reranker else 0)
+    found = await _in_thread(lambda: list(map(finder.find, queries, vectors, by_words)))
+    lists, skipped = [each.hits for each in found], finder.order.refused
+    if rerankers and any(lists):
+        work = _reranked(index, models, rerankers, queries, lists, call, paces or Paces())
+        lists, late = await timer.wait("rerank", work)
+        lists = finder.reordered(rerankers[-1].reranker, lists, found)
+        skipped += late
+    return finder.results(found, [hits[:k] for hits in lists], skipped, lists if stages else None)
 
-    def rest(query: str, vector: npt.NDArray[np.float32], words: list[Scored]) -> list[Hit]:
-        near = timer.call("dense", snapshot.search_dense, vector, depth, where)
-        scores = timer.call("fuse", _fused, near, words, query, options, wanted + SPARE)
-        found = timer.call("fetch", index.get, scores, where)
-        return without_copies(found, wanted)
 
-    lists = await _in_thread(lambda: list(map(rest, queries, vectors, by_words)))
-    skipped: tuple[str, ...] = ()
-    if reranker and any(lists):
-        work = _reranked(models, reranker, queries, lists, call, paces or Paces())
-        lists, skipped = await timer.wait("rerank", work)
-    timings = timer.total()
-    return [SearchResult(tuple(hits[:k]), snapshot.generation, timings, skipped) for hits in lists]
+class _Found(NamedTuple):
+    """What was found for one query: hits, each stage's list, features by chunk id."""
+
+    hits: list[Hit]
+    lists: dict[str, list[Scored]]
+    features: Mapping[int, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class _Finder:
+    """The part of a search after embedding, the same for every query of a batch."""
+
+    index: EmbeddedIndex
+    snapshot: CollectionSnapshot
+    order: Order
+    where: Filter
+    depth: int
+    wanted: int
+    timer: Timer
+
+    def by_words(self, query: str) -> list[Scored]:
+        search_lexical = self.snapshot.search_lexical
+        return self.timer.call("lexical", search_lexical, query, self.depth, self.where)
+
+    def find(self, query: str, vector: npt.NDArray[np.float32], words: list[Scored]) -> _Found:
+        call, snapshot, order = self.timer.call, self.snapshot, self.order
+        near = call("dense", snapshot.search_dense, vector, self.depth, self.where)
+        joined = call("fuse", fused, snapshot, near, words, query, order.options)
+        first, features = NOT_RANKED
+        if order.ranker is not None:
+            first, features = call(
+                "rank", ranked, self.index, snapshot, order.ranker, query, vector, joined, words
+            )
+        lists = {"dense": near, "lexical": words, "fused": joined, "ranked": first}
+        best = [*first, *joined[POOL:]] if first else joined
+        scores = _scores(lists, best[: self.wanted + SPARE])
+        hits = call("fetch", self.index.get, scores, self.where)
+        return _Found(without_copies(hits, self.wanted), lists, features)
+
+    def reordered(
+        self, reranker: str, lists: Sequence[list[Hit]], found: Sequence[_Found]
+    ) -> list[list[Hit]]:
+        return [
+            reordered(self.order.ranker, reranker, hits, each.features)
+            for hits, each in zip(lists, found, strict=True)
+        ]
+
+    def results(
+        self,
+        found: Sequence[_Found],
+        lists: Sequence[Sequence[Hit]],
+        skipped: tuple[str, ...],
+        ends: Sequence[Sequence[Hit]] | None,
+    ) -> list[SearchResult]:
+        """What the caller gets; `ends` are the whole lists if every stage's is wanted."""
+        timings = self.timer.total()
+        return [
+            SearchResult(
+                hits=tuple(hits),
+                generation=self.snapshot.generation,
+                timings=timings,
+                skipped=skipped,
+                stages={} if ends is None else _stages(each.lists, ends[i]),
+                ranker=self.order.id,
+            )
+            for i, (hits, each) in enumerate(zip(lists, found, strict=True))
+        ]
 
 
 async def _reranked(
+    index: EmbeddedIndex,
     models: Models,
-    reranker: str,
+    order: Sequence[Stage],
     queries: Sequence[str],
     lists: Sequence[list[Hit]],
     call: Call,
@@ -156,9 +231,14 @@ async def _reranked(
 ) -> tuple[list[list[Hit]], tuple[str, ...]]:
     """Every query's hits in the reranker's order, side by side; each thing that was left out
     once."""
+
+    def kept(chunks: Sequence[int], fingerprint: str) -> dict[int, bytes]:
+        with index.reading() as db:
+            return compressed.read(db, chunks, fingerprint)
+
     found = await together(
         *(
-            rerank(models, reranker, query, hits, call, paces)
+            cascade(models, order, query, hits, call, paces, kept)
             for query, hits in zip(queries, lists, strict=True)
         )
     )
@@ -166,33 +246,33 @@ async def _reranked(
     return [hits for hits, _ in found], tuple(skipped)
 
 
-def _fused(
-    near: Sequence[Scored],
-    by_words: Sequence[Scored],
-    query: str,
-    options: RetrievalOptions,
-    count: int,
-) -> dict[int, dict[str, float]]:
-    """The scores of the best `count` of both lists, best first."""
-    if references(query):  # vectors hardly tell article 44 from article 45; words do
-        options = options.model_copy(update={"dense_weight": min(options.dense_weight, 0.3)})
-    best = fuse(near, by_words, options)[:count]
-    return _scores({"dense": near, "lexical": by_words}, best)
-
-
 def _scores(
-    lists: Mapping[str, Sequence[Scored]], fused: Sequence[Scored]
+    lists: Mapping[str, Sequence[Scored]], best: Sequence[Scored]
 ) -> dict[int, dict[str, float]]:
-    """Scores by chunk id and stage, in the order of `fused`, which is each one's last stage."""
+    """Scores by chunk id and stage, the stages in the order of `lists`, the ids in that of
+    `best`."""
     by_stage = {stage: dict(found) for stage, found in lists.items()}
     return {
-        chunk_id: {
-            **{stage: found[chunk_id] for stage, found in by_stage.items() if chunk_id in found},
-            "fused": score,
-        }
-        for chunk_id, score in fused
+        chunk_id: {stage: found[chunk_id] for stage, found in by_stage.items() if chunk_id in found}
+        for chunk_id, _ in best
     }
 
 
+def _stages(
+    lists: Mapping[str, Sequence[Scored]], end: Sequence[Hit]
+) -> dict[str, tuple[int, ...]]:
+    """Chunk ids by stage, best first; `ranked` and `rerank` only where they took place."""
+    found = {
+        name: tuple(one.chunk_id for one in listed)
+        for name, listed in lists.items()
+        if listed or name != "ranked"
+    }
+    if any("rerank" in hit.scores for hit in end):
+        found["rerank"] = tuple(hit.chunk_id for hit in end)
+    return found
+
+
 async def _in_thread(function: Callable[..., T], *arguments: object) -> T:
+    """A search takes two such steps, not one for each list: a change of threads costs as much as a
+    search of a small collection."""
     return await asyncio.get_running_loop().run_in_executor(_executor, function, *arguments)

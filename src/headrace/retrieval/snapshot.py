@@ -60,16 +60,18 @@ class CollectionSnapshot:
         dense: DenseView,
         lexical: Sequence[LexicalReader],
         live: Mask,
+        starts: npt.NDArray[np.int64],
         *,
         inherited: Mapping[FilterKey, Mask],
     ) -> None:
-        """`embedder`: whose vectors these are. `live`: bool by chunk id. `lexical`: the readers
-        that together hold all chunks. `inherited`: masks of an older snapshot, right but for what
-        came and went since."""
+        """`embedder`: whose vectors these are. `live`: bool by chunk id. `starts`: the first chunk
+        id of every document, ascending. `lexical`: the readers that together hold all chunks.
+        `inherited`: masks of an older snapshot, right but for what came and went since."""
         self.generation = generation
         self.embedder = embedder
         self.live = live
         self.dense = dense
+        self._starts = starts
         self._store = store
         self._lexical = [reader for reader in lexical if reader.chunks]
         self._masks: OrderedDict[FilterKey, Allowed] = OrderedDict()
@@ -117,6 +119,10 @@ class CollectionSnapshot:
                 best[chunk_id] = max(score, best.get(chunk_id, 0.0))
             found = sorted((Scored(*item) for item in best.items()), key=lambda s: -s.score)
         return found[:k]
+
+    def documents(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """int64 [n]: a number for the document of each chunk, the same for chunks of the same."""
+        return np.searchsorted(self._starts, ids, side="right")
 
     def rarity(self, wanted: Iterable[str]) -> dict[str, float]:
         chunks = sum(reader.chunks for reader in self._lexical)

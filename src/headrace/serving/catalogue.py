@@ -21,6 +21,7 @@ _NOT_THE_ENGINES = frozenset(
         "min_batch_for_gpu",
         "languages",
         "near_cosine",
+        "near_cosine_across",
         "max_pending",
     }
 )

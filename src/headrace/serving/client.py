@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from headrace import __version__
 from headrace.engines import machine
-from headrace.engines.base import ModelInfo, ModelSpec, Vectors
+from headrace.engines.base import ModelInfo, ModelSpec, Pair, Vectors
 from headrace.errors import ConfigError, HeadraceError, ModelFailed, Overloaded, by_code
 from headrace.serving import wire
 from headrace.serving.frames import Frames, connect
@@ -143,20 +143,23 @@ class WorkerClient:
         assert isinstance(reply, wire.Array)
         return reply.values()
 
-    async def score(self, query: str, texts: Sequence[str], lane: Lane) -> Vectors:
+    async def score(self, pairs: Sequence[Pair], lane: Lane) -> Vectors:
         """float32 [n]."""
-        reply = await self._call(Kind.WORK, lambda id: wire.Score(id, query, tuple(texts), lane))
+        reply = await self._call(Kind.WORK, lambda id: wire.Score.of(id, pairs, lane))
         assert isinstance(reply, wire.Array)
         return reply.values()
+
+    async def compress(self, texts: Sequence[str], lane: Lane) -> tuple[bytes, ...]:
+        reply = await self._call(Kind.WORK, lambda id: wire.Compress(id, tuple(texts), lane))
+        assert isinstance(reply, wire.Codes)
+        return reply.values
 
     async def count(self, texts: Sequence[str]) -> list[int]:
         reply = await self._call(Kind.COUNT, lambda id: wire.Count(id, tuple(texts)))
         assert isinstance(reply, wire.Counts)
         return list(reply.values)
 
-    async def _call(
-        self, kind: Kind, message: Callable[[int], wire.Call]
-    ) -> wire.Array | wire.Counts:
+    async def _call(self, kind: Kind, message: Callable[[int], wire.Call]) -> wire.Answer:
         awaited = Awaited(kind, self._loop.time())
         id = self._send(awaited, message)
         try:

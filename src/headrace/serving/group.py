@@ -17,13 +17,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from headrace.engines.base import ModelInfo, ModelSpec, Vectors
+from headrace.engines.base import ModelInfo, ModelSpec, Pair, Passage, Vectors, pairs
 from headrace.errors import HeadraceError, ModelFailed
 from headrace.serving.batcher import Batcher
 from headrace.serving.client import WorkerClient
 from headrace.serving.memory import Memory
 from headrace.serving.models import together
 from headrace.serving.replica import Replica
+from headrace.serving.requests import Rows
 from headrace.serving.slots import Slots
 from headrace.types import Call, Delta, EmbedKind, GenerateParams, Lane, Message
 
@@ -64,6 +65,7 @@ class Group:
         self._batchers = {
             "embed": Batcher(spec.name, _embed, self._serving, most),
             "score": Batcher(spec.name, _score, self._serving, most),
+            "compress": Batcher(spec.name, _compress, self._serving, most),
         }
         self._slots = Slots(spec.name, self._serving)
 
@@ -87,12 +89,21 @@ class Group:
             return np.zeros((0, info.dimensions), np.float32)
         return await self._batchers["embed"].run(kind, texts, call, info.context)
 
-    async def score(self, query: str, texts: Sequence[str], call: Call) -> Vectors:
+    async def score(self, query: str, passages: Sequence[Passage], call: Call) -> Vectors:
         """float32 [n]; raises like `Batcher.run`."""
         info = self._check()
-        if not texts:
+        if not passages:
             return np.zeros(0, np.float32)
-        return await self._batchers["score"].run(query, texts, call, info.context)
+        asked = pairs(query, passages)
+        return await self._batchers["score"].run("pair", asked, call, info.context)
+
+    async def compress(self, texts: Sequence[str], call: Call) -> list[bytes]:
+        """Raises like `Batcher.run`."""
+        info = self._check()
+        if not texts:
+            return []
+        rows = await self._batchers["compress"].run("passage", texts, call, info.context)
+        return list(rows)
 
     async def count(self, texts: Sequence[str]) -> list[int]:
         self._check()
@@ -309,5 +320,11 @@ async def _embed(replica: Replica, kind: str, texts: tuple[str, ...], lane: Lane
     return await replica.client.embed(texts, cast(EmbedKind, kind), lane)
 
 
-async def _score(replica: Replica, query: str, texts: tuple[str, ...], lane: Lane) -> Vectors:
-    return await replica.client.score(query, texts, lane)
+async def _score(replica: Replica, kind: str, asked: tuple[Pair, ...], lane: Lane) -> Vectors:
+    return await replica.client.score(asked, lane)
+
+
+async def _compress(replica: Replica, kind: str, texts: tuple[str, ...], lane: Lane) -> Rows:
+    rows = np.empty(len(texts), dtype=object)
+    rows[:] = await replica.client.compress(texts, lane)
+    return rows

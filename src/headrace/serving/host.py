@@ -21,6 +21,7 @@ from headrace.serving.control import LocalControl, Topic
 from headrace.serving.exchange import Answering, Asking
 from headrace.serving.link import Link
 from headrace.serving.models import Models
+from headrace.serving.wire import join
 
 log = logging.getLogger(__name__)
 
@@ -194,16 +195,22 @@ class _Served:
         finally:
             del self._windows[id]
 
-    async def _compute(self, asked: wire.Info | wire.Embed | wire.Score | wire.Count) -> None:
+    async def _compute(
+        self, asked: wire.Info | wire.Embed | wire.Score | wire.Compress | wire.Count
+    ) -> None:
         match asked:
             case wire.Info(id, model):
                 self._send(wire.Known(id, await self._models.info(model)))
             case wire.Embed(id, model, texts, kind, call):
                 found = await self._models.embed(model, texts, kind, call=call)
                 self._send(wire.Array.of(id, found))
-            case wire.Score(id, model, query, texts, call):
-                found = await self._models.score(model, query, texts, call=call)
+            case wire.Score(id, model, query, texts, codes, call):
+                passages = join(texts, codes)
+                found = await self._models.score(model, query, passages, call=call)
                 self._send(wire.Array.of(id, found))
+            case wire.Compress(id, model, texts, call):
+                made = await self._models.compress(model, texts, call=call)
+                self._send(wire.Codes(id, tuple(made)))
             case wire.Count(id, model, texts):
                 self._send(wire.Counts(id, tuple(await self._models.count(model, texts))))
 

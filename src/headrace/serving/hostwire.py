@@ -47,6 +47,14 @@ class Score(msgspec.Struct, frozen=True, tag=True, array_like=True):
     model: str
     query: str
     texts: tuple[str, ...]
+    codes: tuple[bytes, ...]
+    call: Call
+
+
+class Compress(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    id: int
+    model: str
+    texts: tuple[str, ...]
     call: Call
 
 
@@ -119,6 +127,11 @@ class Array(msgspec.Struct, frozen=True, tag=True, array_like=True):
         return np.frombuffer(self.data, "<f4").reshape(self.shape)
 
 
+class Codes(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    id: int
+    values: tuple[bytes, ...]
+
+
 class Counts(msgspec.Struct, frozen=True, tag=True, array_like=True):
     id: int
     values: tuple[int, ...]
@@ -157,8 +170,8 @@ class Failed(msgspec.Struct, frozen=True, tag=True, array_like=True):
         return made
 
 
-Request: TypeAlias = Info | Generate | Embed | Score | Count | Ask
-Reply: TypeAlias = Known | Text | Part | End | Array | Counts | Told | Failed
+Request: TypeAlias = Info | Generate | Embed | Score | Compress | Count | Ask
+Reply: TypeAlias = Known | Text | Part | End | Array | Codes | Counts | Told | Failed
 ToHost: TypeAlias = Request | Cancel | Credit | Told | Failed
 ToServer: TypeAlias = Reply | Ask | Cancel | Names
 

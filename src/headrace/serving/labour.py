@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from headrace.serving.lanes import Lanes
-from headrace.serving.wire import Call, Embed, Score
+from headrace.serving.wire import Call, Count
 from headrace.types import Lane
 
 AGE = 1.0
@@ -32,7 +32,7 @@ class Labour:
             thread.start()
 
     def put(self, message: Call) -> None:
-        lane = message.lane if isinstance(message, Embed | Score) else Lane.INTERACTIVE
+        lane = Lane.INTERACTIVE if isinstance(message, Count) else message.lane
         with self._changed:
             self._messages[message.id] = message
             self._lanes.put(message.id, lane, time.monotonic())

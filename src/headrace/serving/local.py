@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
-from headrace.engines.base import Engine, ModelInfo, ModelSpec, Vectors
+from headrace.engines.base import Engine, ModelInfo, ModelSpec, Passage, Vectors, pairs
 from headrace.engines.registry import create
 from headrace.errors import UnknownModel
 from headrace.types import USER, Call, Delta, EmbedKind, GenerateParams, Message
@@ -66,12 +66,16 @@ class LocalModels:
         self,
         model: str,
         query: str,
-        texts: Sequence[str],
+        passages: Sequence[Passage],
         *,
         call: Call = USER,
     ) -> Vectors:
         engine, _ = await self._engine(model)
-        return await asyncio.to_thread(engine.score, query, texts)
+        return await asyncio.to_thread(engine.score, pairs(query, passages))
+
+    async def compress(self, model: str, texts: Sequence[str], *, call: Call = USER) -> list[bytes]:
+        engine, _ = await self._engine(model)
+        return await asyncio.to_thread(engine.compress, texts)
 
     async def count(self, model: str, texts: Sequence[str]) -> list[int]:
         engine, _ = await self._engine(model)

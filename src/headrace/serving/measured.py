@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 
-from headrace.engines.base import ModelInfo, Vectors
+from headrace.engines.base import ModelInfo, Passage, Vectors
 from headrace.errors import HeadraceError
 from headrace.serving.models import Models
 from headrace.telemetry import Metrics
@@ -82,12 +82,16 @@ class MeasuredModels:
         self,
         model: str,
         query: str,
-        texts: Sequence[str],
+        passages: Sequence[Passage],
         *,
         call: Call = USER,
     ) -> Vectors:
         with self._call(model, "score"):
-            return await self._models.score(model, query, texts, call=call)
+            return await self._models.score(model, query, passages, call=call)
+
+    async def compress(self, model: str, texts: Sequence[str], *, call: Call = USER) -> list[bytes]:
+        with self._call(model, "compress"):
+            return await self._models.compress(model, texts, call=call)
 
     async def count(self, model: str, texts: Sequence[str]) -> list[int]:
         return await self._models.count(model, texts)

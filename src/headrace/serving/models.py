@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
-from headrace.engines.base import ModelInfo, Vectors
+from headrace.engines.base import ModelInfo, Passage, Vectors
 from headrace.types import USER, Call, Delta, EmbedKind, GenerateParams, Message
 
 A = TypeVar("A")
@@ -63,9 +63,13 @@ class Models(Protocol):
         self,
         model: str,
         query: str,
-        texts: Sequence[str],
+        passages: Sequence[Passage],
         *,
         call: Call = USER,
     ) -> Vectors: ...
+
+    async def compress(
+        self, model: str, texts: Sequence[str], *, call: Call = USER
+    ) -> list[bytes]: ...
 
     async def count(self, model: str, texts: Sequence[str]) -> list[int]: ...

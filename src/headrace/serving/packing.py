@@ -3,8 +3,8 @@
 The rule for a batch:
 
 1. The text that has waited longest is in it, so nobody starves.
-2. Only texts of the same kind (the same verb's parameter: `query`, `passage`, or the question of
-   a reranker) are with it.
+2. Only texts of the same kind (the same verb's parameter: `query` or `passage`) are with it. The
+   pairs of a reranker are of one kind, whatever their queries.
 3. Of those, it looks at the first ones, up to one and a half times the budget, and takes them in
    the order in which their lengths are near to the oldest one's, as long as they fit: as many
    rows as there are, times the longest of them, stays within the budget, and padding is at most

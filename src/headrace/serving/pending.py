@@ -19,11 +19,9 @@ class Awaited:
     def __init__(self, kind: Kind, since: float) -> None:
         self.kind = kind
         self.since: float | None = since
-        self.future: asyncio.Future[wire.Array | wire.Counts] = (
-            asyncio.get_running_loop().create_future()
-        )
+        self.future: asyncio.Future[wire.Answer] = asyncio.get_running_loop().create_future()
 
-    def put(self, reply: wire.Array | wire.Counts) -> None:
+    def put(self, reply: wire.Answer) -> None:
         if not self.future.done():
             self.future.set_result(reply)
 

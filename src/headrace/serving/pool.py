@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from headrace.config.options import Config
-from headrace.engines.base import ModelInfo, Vectors
+from headrace.engines.base import ModelInfo, Passage, Vectors
 from headrace.errors import ModelFailed, Overloaded
 from headrace.serving.arbiter_types import Place
 from headrace.serving.director import Director
@@ -108,12 +108,19 @@ class Pool:
         return await self._asked(model, call, len(texts), lambda g: g.embed(texts, kind, call))
 
     async def score(
-        self, model: str, query: str, texts: Sequence[str], *, call: Call = USER
+        self, model: str, query: str, passages: Sequence[Passage], *, call: Call = USER
     ) -> Vectors:
-        if not texts:
+        if not passages:
             await self.info(model)
             return np.zeros(0, np.float32)
-        return await self._asked(model, call, len(texts), lambda g: g.score(query, texts, call))
+        size = len(passages)
+        return await self._asked(model, call, size, lambda g: g.score(query, passages, call))
+
+    async def compress(self, model: str, texts: Sequence[str], *, call: Call = USER) -> list[bytes]:
+        if not texts:
+            await self.info(model)
+            return []
+        return await self._asked(model, call, len(texts), lambda g: g.compress(texts, call))
 
     async def count(self, model: str, texts: Sequence[str]) -> list[int]:
         if not texts:

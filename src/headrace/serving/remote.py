@@ -9,12 +9,13 @@ from typing import TypeVar
 
 import msgspec
 
-from headrace.engines.base import ModelInfo, Vectors
+from headrace.engines.base import ModelInfo, Passage, Vectors
 from headrace.errors import ModelFailed
 from headrace.serving import hostwire as wire
 from headrace.serving.control import LocalControl, Topic
 from headrace.serving.exchange import Answering, Asking
 from headrace.serving.link import Link
+from headrace.serving.wire import split
 from headrace.types import USER, Call, Delta, EmbedKind, GenerateParams, Message
 
 Q = TypeVar("Q", bound=msgspec.Struct)
@@ -149,13 +150,19 @@ class RemoteModels:
         self,
         model: str,
         query: str,
-        texts: Sequence[str],
+        passages: Sequence[Passage],
         *,
         call: Call = USER,
     ) -> Vectors:
-        reply = await self._host.call(lambda id: wire.Score(id, model, query, tuple(texts), call))
+        given = split(passages)
+        reply = await self._host.call(lambda id: wire.Score(id, model, query, *given, call))
         assert isinstance(reply, wire.Array)
         return reply.values()
+
+    async def compress(self, model: str, texts: Sequence[str], *, call: Call = USER) -> list[bytes]:
+        reply = await self._host.call(lambda id: wire.Compress(id, model, tuple(texts), call))
+        assert isinstance(reply, wire.Codes)
+        return list(reply.values)
 
     async def count(self, model: str, texts: Sequence[str]) -> list[int]:
         reply = await self._host.call(lambda id: wire.Count(id, model, tuple(texts)))

@@ -1,49 +1,57 @@
-"""A request to a batcher, and the texts it consists of."""
+"""A request to a batcher, and its items: texts, or pairs of a query and a passage."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-from headrace.engines.base import Vectors
+from headrace.engines.base import Pair
 from headrace.errors import HeadraceError, ModelFailed, by_code
 from headrace.types import Call
 
+Given: TypeAlias = str | Pair
+Rows: TypeAlias = npt.NDArray[Any]
+"""A row for each item: float32, or an object."""
 
-class Text:
-    """One text of a request: what batches are made of. Equal to itself alone."""
 
-    __slots__ = ("place", "request", "text", "tokens")
+class Item:
+    """One text or pair of a request: what batches are made of. Equal to itself alone."""
 
-    def __init__(self, request: Request, place: int, text: str, tokens: int) -> None:
+    __slots__ = ("given", "place", "request", "tokens")
+
+    def __init__(self, request: Request, place: int, given: Given, tokens: int) -> None:
         self.request = request
         self.place = place  # its row in the result
-        self.text = text
+        self.given = given
         self.tokens = tokens
 
 
 class Request:
-    """Texts that one caller wants computed, and their rows as they come in.
+    """Items that one caller wants computed, and their rows as they come in.
 
-    Its texts are taken by length, which makes batches with little padding, unless all of them fit
+    They are taken by length, which makes batches with little padding, unless all of them fit
     one portion. `fed` are those that wait in a lane now, `unsent_tokens` the size of all that no
     worker has been given yet.
     """
 
-    def __init__(self, kind: str, texts: Sequence[str], lengths: Sequence[int], call: Call) -> None:
+    def __init__(
+        self, kind: str, items: Sequence[Given], lengths: Sequence[int], call: Call
+    ) -> None:
         self.kind = kind
         self.call = call
-        self.result: asyncio.Future[Vectors] = asyncio.get_running_loop().create_future()
-        self.fed: set[Text] = set()
+        self.result: asyncio.Future[Rows] = asyncio.get_running_loop().create_future()
+        self.fed: set[Item] = set()
         self.unsent_tokens = sum(lengths)
-        self._texts = texts
+        self._items = items
         self._lengths = lengths
         self._order: list[int] | range | None = None
         self._next = 0  # in the order
-        self._rows: Vectors | None = None
-        self._missing = len(texts)
+        self._rows: Rows | None = None
+        self._missing = len(items)
         self._sent = False
 
     @property
@@ -51,45 +59,45 @@ class Request:
         """It ended before all its rows were there."""
         return self._missing > 0
 
-    def portion(self, tokens: int) -> list[Text]:
-        """The next texts, as many as the tokens allow but at least one; empty at the end."""
+    def portion(self, tokens: int) -> list[Item]:
+        """The next items, as many as the tokens allow but at least one; empty at the end."""
         if self._order is None:
             whole = self.unsent_tokens <= tokens
-            every = range(len(self._texts))
+            every = range(len(self._items))
             self._order = every if whole else sorted(every, key=self._lengths.__getitem__)
-        found: list[Text] = []
+        found: list[Item] = []
         while self._next < len(self._order):
             place = self._order[self._next]
             length = self._lengths[place]
             if found and length > tokens:
                 break
             tokens -= length
-            found.append(Text(self, place, self._texts[place], length))
+            found.append(Item(self, place, self._items[place], length))
             self._next += 1
         self.fed.update(found)
         return found
 
-    def send(self, texts: Sequence[Text]) -> int:
+    def send(self, items: Sequence[Item]) -> int:
         """These go to a worker; their tokens."""
-        self.fed.difference_update(texts)
+        self.fed.difference_update(items)
         self._sent = True
-        tokens = sum(text.tokens for text in texts)
+        tokens = sum(item.tokens for item in items)
         self.unsent_tokens -= tokens
         return tokens
 
-    def receive(self, texts: Sequence[Text], rows: Vectors) -> None:
-        """Rows of some of its texts. They are copied only where they come in pieces, or where
+    def receive(self, items: Sequence[Item], rows: Rows) -> None:
+        """Rows of some of its items. They are copied only where they come in pieces, or where
         holding on to them would hold on to a whole batch of others."""
         if self.result.done():
             return
-        self._missing -= len(texts)
-        if len(texts) == len(self._texts) and isinstance(self._order, range):
+        self._missing -= len(items)
+        if len(items) == len(self._items) and isinstance(self._order, range):
             alone = rows.base is None or rows.base.nbytes <= 2 * rows.nbytes
             self.result.set_result(rows if alone else rows.copy())
             return
         if self._rows is None:
-            self._rows = np.empty((len(self._texts), *rows.shape[1:]), dtype=rows.dtype)
-        self._rows[[text.place for text in texts]] = rows
+            self._rows = np.empty((len(self._items), *rows.shape[1:]), dtype=rows.dtype)
+        self._rows[[item.place for item in items]] = rows
         if not self._missing:
             self.result.set_result(self._rows)
 

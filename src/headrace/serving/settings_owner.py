@@ -170,6 +170,15 @@ class Owner:
             for option, value in options.items()
             if option in ("embedder", "generator", "reranker") and value == model
         ]
+        sections = {"retrieval": self.config.retrieval} | {
+            f"collections.{key}.retrieval": one.retrieval
+            for key, one in self.config.collections.items()
+        }
+        users += [
+            f"{where}.rerank_first"
+            for where, options in sections.items()
+            if options is not None and options.rerank_first == model
+        ]
         if users:
             raise InUse(f"model {model!r} is named by {', '.join(users)}; change that first")
         text = without_model(self._text, model)

@@ -11,12 +11,13 @@ or from another seat, and `Park` takes off it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import msgspec
 import numpy as np
 
-from headrace.engines.base import ModelInfo, ModelSpec, Vectors
+from headrace.engines.base import ModelInfo, ModelSpec, Pair, Passage, Vectors
 from headrace.types import Delta, EmbedKind, GenerateParams, Lane, Message
 
 WINDOW = 64
@@ -60,8 +61,30 @@ class Embed(msgspec.Struct, frozen=True, tag=True):
 
 
 class Score(msgspec.Struct, frozen=True, tag=True):
+    """Pairs, of any number of callers. A query is sent once, however many passages it has:
+    `asked` are the places of their queries. A passage is a text, or codes, and then no text."""
+
     id: int
-    query: str
+    queries: tuple[str, ...]
+    asked: tuple[int, ...]
+    texts: tuple[str, ...]
+    codes: tuple[bytes, ...]
+    lane: Lane
+
+    @classmethod
+    def of(cls, id: int, pairs: Sequence[Pair], lane: Lane) -> Score:
+        places = {query: place for place, query in enumerate(dict.fromkeys(p[0] for p in pairs))}
+        asked = tuple(places[query] for query, _ in pairs)
+        texts, codes = split(passage for _, passage in pairs)
+        return cls(id, tuple(places), asked, texts, codes, lane)
+
+    def pairs(self) -> list[Pair]:
+        queries = (self.queries[place] for place in self.asked)
+        return list(map(Pair, queries, join(self.texts, self.codes)))
+
+
+class Compress(msgspec.Struct, frozen=True, tag=True):
+    id: int
     texts: tuple[str, ...]
     lane: Lane
 
@@ -104,6 +127,11 @@ class Array(msgspec.Struct, frozen=True, tag=True):
         return np.frombuffer(self.data, "<f4").reshape(self.shape)
 
 
+class Codes(msgspec.Struct, frozen=True, tag=True):
+    id: int
+    values: tuple[bytes, ...]
+
+
 class Counts(msgspec.Struct, frozen=True, tag=True):
     id: int
     values: tuple[int, ...]
@@ -125,11 +153,24 @@ class Pulse(msgspec.Struct, frozen=True, tag=True):
     steps: int
 
 
-Call: TypeAlias = Embed | Score | Count
+Call: TypeAlias = Embed | Score | Compress | Count
+Answer: TypeAlias = Array | Codes | Counts
 Work: TypeAlias = Generate | Call
 ToWorker: TypeAlias = Load | Park | Work | Grant | Cancel
-FromWorker: TypeAlias = Hello | Loaded | Parked | Parts | Array | Counts | Failed
+FromWorker: TypeAlias = Hello | Loaded | Parked | Parts | Answer | Failed
 
 to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
 from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
 pulses: msgspec.msgpack.Decoder[Pulse] = msgspec.msgpack.Decoder(Pulse)
+
+
+def split(passages: Iterable[Passage]) -> tuple[tuple[str, ...], tuple[bytes, ...]]:
+    """The texts, and the codes, of passages: each is empty where the other is not. msgspec does not
+    tell a string from bytes by itself."""
+    found = [(one, b"") if isinstance(one, str) else ("", one) for one in passages]
+    return tuple(text for text, _ in found), tuple(codes for _, codes in found)
+
+
+def join(texts: Sequence[str], codes: Sequence[bytes]) -> list[Passage]:
+    """What was `split`."""
+    return [code or text for text, code in zip(texts, codes, strict=True)]

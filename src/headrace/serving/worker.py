@@ -180,12 +180,14 @@ class Worker:
     def _compute(self, message: wire.Call) -> None:
         """In a thread: also the reply is encoded there."""
         with self._answer(message.id):
-            reply: wire.Array | wire.Counts
+            reply: wire.Answer
             match message:
                 case wire.Embed(id, texts, kind):
                     reply = wire.Array.of(id, self._engine.embed(texts, kind))
-                case wire.Score(id, query, texts):
-                    reply = wire.Array.of(id, self._engine.score(query, texts))
+                case wire.Score(id):
+                    reply = wire.Array.of(id, self._engine.score(message.pairs()))
+                case wire.Compress(id, texts):
+                    reply = wire.Codes(id, tuple(self._engine.compress(texts)))
                 case wire.Count(id, texts):
                     reply = wire.Counts(id, tuple(self._engine.count(texts)))
             self._loop.call_soon_threadsafe(self.frames.send_frame, frame(reply))

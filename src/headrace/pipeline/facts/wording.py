@@ -8,7 +8,7 @@ def _listed(words: str) -> list[str]:
 
 
 WHOLE = (
-    "不动产|未成年人|未成年|不可抗力|无线|无障碍|不仅|不但|不论|无论|不管|是否|能否|可否|不断|未来|不久"
+    "不动产|未成年人|未成年|不可抗力|无线|无人机|无人驾驶|无障碍|不仅|不但|不论|无论|不管|是否|能否|可否|不断|未来|不久"
     "|第三人|第三方|第三者|不特定|不正当"
 )
 """Chinese words that look as if they held a negation or a number."""
