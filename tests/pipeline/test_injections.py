@@ -111,7 +111,7 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place
         cache_dir=folder / "cache",
         models={
             "talk": ModelOptions(role=Role.GENERATOR, engine="echo"),
-            "vectors": ModelOptions(role=Role.EMBEDDER, engine="echo", near_cosine=0.0),
+            "vectors": ModelOptions(role=Role.EMBEDDER, engine="echo", near_cosine=0.05),
         },
         defaults=DefaultModels(generator="talk", embedder="vectors"),
         answer=AnswerOptions(system_prompt=PROMPT),

@@ -49,13 +49,13 @@ class Checker:
         self._position = 0
         self._ending = ""
         self._seen: set[str] = set()
-        self.cited: set[str] = set()
-        """Sources that were quoted."""
         self._instructions = Instructions(
             plan.answer.system_prompt,
             [plan.question, *(" ".join((*p.hit.path, p.hit.text)) for p in sources)],
         )
         self._withheld = False
+        self.cited: set[str] = set()
+        """Sources that were quoted."""
         self.supported = 0
         """Sentences that stand: proved, or, where none are checked, said at all."""
         self.refused = False
@@ -139,6 +139,12 @@ class Checker:
             yield self._say(f"“{quote.text}” [{quote.number}] ({where})\n")
             self.supported += 1
 
+    def withheld(self) -> DeltaEvent | None:
+        """Say that something was withheld, if it was."""
+        if not self._withheld:
+            return None
+        return self._say(self._gap() + phrase("withheld", self._plan.question))
+
     def greet(self) -> DeltaEvent:
         """Return a greeting, and say what can be asked."""
         return self._say(phrase("greeting", self._plan.question))
@@ -167,12 +173,6 @@ class Checker:
     def _new(self, quote: Quote) -> QuoteEvent:
         self.cited.add(quote.source)
         return QuoteEvent(quote)
-
-    def withheld(self) -> DeltaEvent | None:
-        """Say that something was withheld, if it was."""
-        if not self._withheld:
-            return None
-        return self._say(self._gap() + phrase("withheld", self._plan.question))
 
     def refuse(self) -> DeltaEvent:
         """Say that the documents do not answer."""

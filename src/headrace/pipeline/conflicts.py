@@ -16,8 +16,9 @@ from typing import NamedTuple
 from headrace.pipeline import claims
 from headrace.pipeline.evidence import Evidence, Passage
 from headrace.pipeline.facts import numerals
-from headrace.pipeline.facts.reading import read
+from headrace.pipeline.facts.reading import denies
 from headrace.pipeline.language import language
+from headrace.pipeline.words import DENIAL
 from headrace.types import Span
 
 SAME = 0.75
@@ -100,7 +101,7 @@ def amounts_of(text: str) -> dict[str, frozenset[str]]:
     for match in _AMOUNT.finditer(_plain(text)):
         number = match["number"].replace(",", "")
         if not number[0].isdecimal():
-            number = str(numerals.chinese(number))
+            number = str(numerals.value(number))
         found.setdefault(_unit(match["unit"]), set()).add(number)
     return {unit: frozenset(numbers) for unit, numbers in found.items()}
 
@@ -116,16 +117,7 @@ def _plain(text: str) -> str:
 
 def _subject(text: str) -> str:
     """The text without what a contradiction may differ in: amounts and denials."""
-    facts = read(text)
-    denials = [token for token in facts.tokens if token.kind == "not"]
-    starts = [0, *(token.start + len(token.text) for token in denials)]
-    ends = [*(token.start for token in denials), len(facts.plain)]
-    rest = "".join(facts.plain[start:end] for start, end in zip(starts, ends, strict=True))
-    return _AMOUNT.sub(" ", _plain(rest))
-
-
-def _denies(text: str) -> bool:
-    return any(token.kind == "not" for token in read(text).tokens)
+    return DENIAL.sub("", _AMOUNT.sub(" ", _plain(text)))
 
 
 def _same_matter(one: _Range, other: _Range) -> bool:
@@ -148,7 +140,7 @@ def _difference(one: _Range, other: _Range) -> tuple[str, str] | None:
         if len(unlike) == 1 and not one.amounts[unlike[0]] & other.amounts[unlike[0]]:
             unit = unlike[0]
             return _say(one.amounts[unit], unit), _say(other.amounts[unit], unit)
-        if unlike or _denies(one.text) == _denies(other.text):
+        if unlike or denies(one.text) == denies(other.text):
             return None
         if _alike(one, other) >= SAME_BUT_DENIED:
             return _denial(one.text), _denial(other.text)
@@ -162,7 +154,7 @@ def _say(numbers: frozenset[str], unit: str) -> str:
 
 def _denial(text: str) -> str:
     zh = language(text) == "zh"
-    if _denies(text):
+    if denies(text):
         return "否定" if zh else "denied"
     return "肯定" if zh else "affirmed"
 

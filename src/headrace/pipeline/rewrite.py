@@ -15,7 +15,7 @@ import rjieba
 
 from headrace.pipeline import claims
 from headrace.pipeline.classify import Kind
-from headrace.pipeline.facts.kinds import Fact, Name
+from headrace.pipeline.facts.kinds import Name
 from headrace.pipeline.facts.reading import read
 from headrace.pipeline.language import language
 from headrace.pipeline.words import STOP
@@ -86,10 +86,11 @@ def keeps_together(question: str, parts: Sequence[str]) -> bool:
     return keeps(question, "\n".join(parts))
 
 
-def precise(text: str) -> frozenset[Fact | str]:
+def precise(text: str) -> frozenset[str]:
     """What a rewriting may neither lose nor invent: numbers, dates, identifiers, references."""
-    facts = (fact for fact in read(text).written if not isinstance(fact, Name))
-    return frozenset((*facts, *references(text)))
+    return frozenset(references(text)).union(
+        str(fact) for fact in read(text).written if not isinstance(fact, Name)
+    )
 
 
 def names(text: str) -> frozenset[str]:

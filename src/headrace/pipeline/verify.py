@@ -1,12 +1,13 @@
 """Whether the sources support a sentence, and where.
 
-1. Each quotation in the sentence must stand, to the character, in a passage.
-2. Its numbers, dates, article references and identifiers must occur in the supporting span (or in
-   the title path over it).
-3. The span must not contradict it: deny what it affirms, affirm what it denies, say of some what
-   it says of all.
-4. The span must cover enough of the sentence's terms.
-5. A sentence that leans on the question must say something that the question does not say.
+1. A greeting passes; what else claims nothing does not. A sentence that leans on the question must
+   say something that the question does not say.
+2. A sentence that a passage has as it is, from beginning to end, is proved.
+3. Each quotation in the sentence must stand, to the character, in a passage.
+4. The span must cover enough of the sentence's terms (`evidence.judge`), have all its facts
+   (`facts.missing`), differ in no place that matters (`facts.contrast`), and not say it under a
+   condition that the sentence leaves out (`facts.conditions`).
+5. A span that says otherwise and is more like the sentence outweighs one that supports it.
 
 The passages that the sentence cites are tried first, then all others: a small generator cites
 badly, and what counts is whether the claim can be proved, not who pointed at the proof.
@@ -24,7 +25,7 @@ from headrace.pipeline.facts.kinds import Provision
 from headrace.pipeline.facts.missing import Source, has
 from headrace.pipeline.facts.reading import read
 
-_LEADS_ON = re.compile(
+_GREETING = re.compile(
     r"(?:您好|你好|谢谢|hello|hi|dear \w+|thank you)[\s,，.。!！]*",
     re.IGNORECASE | re.DOTALL,
 )
@@ -34,7 +35,6 @@ nobody can check."""
 RIVAL = 0.05
 """By how much a passage that contradicts a sentence must be more like it than the one that supports
 it, to be what the sentence is about."""
-
 
 NEARLY = 0.05
 """How much less of a sentence a shorter range may cover than the best."""
@@ -52,7 +52,7 @@ class Verdict(NamedTuple):
 def verify(sentence: str, sources: Sequence[Passage], question: str) -> Verdict:
     """Judge one sentence of the answer to `question`; see the module's text for the rules."""
     text = claims.without_markers(sentence).strip()
-    if _LEADS_ON.fullmatch(text) or not any(map(str.isalnum, text)):
+    if _GREETING.fullmatch(text) or not any(map(str.isalnum, text)):
         return Verdict(text)
     if not claims.terms(text) and not read(text).written:
         return Verdict(text, (), "it claims nothing that could be checked")

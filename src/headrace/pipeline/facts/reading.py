@@ -94,6 +94,11 @@ def read(text: str) -> Facts:
     return Facts(tuple(tokens), written, plain)
 
 
+def denies(text: str) -> bool:
+    """Whether the text has a negation; bounds such as `not more than` are none."""
+    return any(token.kind == "not" for token in read(text).tokens)
+
+
 _STOPS = Token("end", "\n", "\n")
 
 
