@@ -13,6 +13,7 @@ from platformdirs import user_cache_path, user_data_path
 from pydantic import Field, model_validator
 
 from headrace.config.answering import AnswerOptions, RetrievalOptions
+from headrace.config.caching import CacheOptions
 from headrace.config.fields import RESTART, Device, Label, Name, Options, Size
 from headrace.config.model_options import DefaultModels, ModelOptions, default_models
 from headrace.types import Role
@@ -225,6 +226,7 @@ class Config(Options):
         AnswerOptions(), description="How answers are written and checked."
     )
     ingest: IngestOptions = Field(IngestOptions(), description="How files become documents.")
+    cache: CacheOptions = Field(CacheOptions(), description="What is kept for the next caller.")
 
     @model_validator(mode="before")
     @classmethod

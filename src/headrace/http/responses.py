@@ -10,7 +10,7 @@ from headrace.ingest.outcomes import Job
 from headrace.retrieval.collections import CollectionInfo
 from headrace.serving.settings import Changed
 from headrace.serving.status import DeviceStatus, ModelStatus
-from headrace.types import Hit, Quote, Span
+from headrace.types import Cached, Hit, Quote, Span
 
 
 class Extension(msgspec.Struct, frozen=True):
@@ -19,7 +19,8 @@ class Extension(msgspec.Struct, frozen=True):
     `quotes` are numbered as the markers in the text. `unsupported` lists the sentences that the
     sources do not support. `refusal` means that the documents hold no answer. `timings` are
     milliseconds per stage, `skipped` says what was left out and why, `config_version` and
-    `generation` identify the configuration and the state of the index.
+    `generation` identify the configuration and the state of the index. `cached` is there if the
+    answer came out of a cache.
     """
 
     quotes: tuple[Quote, ...]
@@ -30,6 +31,7 @@ class Extension(msgspec.Struct, frozen=True):
     skipped: tuple[str, ...]
     config_version: str
     generation: int
+    cached: Cached | None = None
 
 
 class UnsupportedSentence(msgspec.Struct, frozen=True):
@@ -283,6 +285,23 @@ class ModelStates(msgspec.Struct, frozen=True):
 
 class DeviceList(msgspec.Struct, frozen=True):
     devices: tuple[DeviceStatus, ...]
+
+
+class CacheState(msgspec.Struct, frozen=True):
+    """Lookups that hit, by kind, and that missed; seconds that the hits saved; what it holds."""
+
+    hits: dict[str, int]
+    misses: int
+    hit_rate: float
+    saved_seconds: float
+    entries: int
+    bytes: int
+
+
+class CacheStates(msgspec.Struct, frozen=True):
+    """`answers`, and `embeddings` of queries."""
+
+    caches: dict[str, CacheState]
 
 
 class Pulled(msgspec.Struct, frozen=True):

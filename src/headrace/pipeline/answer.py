@@ -35,6 +35,8 @@ from headrace.types import (
 
 __all__ = ["AnswerRequest", "answer"]
 
+REPEATED = "generate: cut short, the model repeated itself"
+
 
 class Run:
     """What is known at the end of an answer: milliseconds per stage, how the generator ended."""
@@ -217,7 +219,7 @@ def _done(
     run: Run,
 ) -> DoneEvent:
     retrieval = {f"retrieve.{name}": ms for name, ms in result.timings.items()}
-    repeated = ("generate: cut short, the model repeated itself",) if checker.repeats else ()
+    repeated = (REPEATED,) if checker.repeats else ()
     return DoneEvent(
         finish_reason=run.finish_reason,
         usage=run.usage,

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from threading import Lock, RLock
+from uuid import uuid4
 
 import msgspec
 import numpy as np
@@ -53,6 +54,9 @@ class EmbeddedIndex:
     def __init__(self, folder: Path) -> None:
         """Raises `StorageError` if the folder does not hold a collection that can be read."""
         self.folder = folder
+        self.token = uuid4().hex
+        """Names this very collection as long as it is open: one that is made anew under the same
+        name, or restored from a backup, gets another."""
         self._store = Store(folder / STORE_FILE)
         meta = self._store.meta()
         self.name = meta["name"]
