@@ -19,6 +19,7 @@ from headrace.pipeline.quotes import choose
 from headrace.pipeline.relevance import relevant
 from headrace.pipeline.services import Services
 from headrace.pipeline.writing import Writer
+from headrace.retrieval.collections import held_embedder
 from headrace.retrieval.search import search
 from headrace.types import (
     DoneEvent,
@@ -85,7 +86,8 @@ async def _answer(services: Services, request: AnswerRequest) -> AsyncGenerator[
     run = Run()
     plan = make_plan(services.config, request)
     budget = Budget(cycle_call(request.call), services.paces)
-    index = await asyncio.to_thread(services.collections.open, request.collection)
+    index, held = await asyncio.to_thread(services.collections.opened, request.collection)
+    plan = replace(plan, embedder=await held_embedder(services.models, held, plan.embedder))
     planned = run.stage("plan", "; ".join(plan.skipped))
 
     result = await search(

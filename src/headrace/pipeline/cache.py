@@ -30,7 +30,7 @@ from headrace.pipeline.plan import AnswerRequest, make_plan
 from headrace.pipeline.sameness import same_question
 from headrace.pipeline.services import Services
 from headrace.retrieval.analyze import tokens
-from headrace.retrieval.embedded import EmbeddedIndex
+from headrace.retrieval.collections import EmbeddedIndex, held_embedder
 from headrace.types import (
     USER,
     Cached,
@@ -114,8 +114,11 @@ class _Look:
         the same."""
         found = await asyncio.to_thread(self._exact)
         if found is None and self._options.answers == "semantic":
-            vectors = await self._services.models.embed(
-                self._plan.embedder, [self._plan.lookup], "query", call=self._request.call
+            models = self._services.models
+            assert self._index is not None
+            held = await held_embedder(models, self._index.seen_embedder(), self._plan.embedder)
+            vectors = await models.embed(
+                held, [self._plan.lookup], "query", call=self._request.call
             )
             self._vector = vectors[0]
             found = await asyncio.to_thread(self._near, vectors[0])

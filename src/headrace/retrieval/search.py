@@ -16,7 +16,7 @@ from headrace.config.answering import RetrievalOptions
 from headrace.errors import BadRequest
 from headrace.retrieval.analyze import references
 from headrace.retrieval.base import Scored
-from headrace.retrieval.collections import check_embedder
+from headrace.retrieval.collections import check_embedder, held_embedder
 from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.retrieval.fuse import fuse, without_copies
 from headrace.retrieval.rerank import rerank
@@ -108,11 +108,14 @@ async def search_many(
     The steps in threads are two, not one each: a change of threads costs as much as a search of a
     small collection.
 
-    Raises `BadRequest` for an empty query, `ConfigError` if the collection's vectors are of
-    another embedder, `UnknownCollection` if it was deleted, and what `models` raises.
+    `embedder` is the configured one; what the collection holds decides (`held_embedder`).
+
+    Raises `BadRequest` for an empty query, `ConfigError` if the collection's vectors are of an
+    embedder that is not there, `UnknownCollection` if it was deleted, and what `models` raises.
     """
     if not all(query.strip() for query in queries):
         raise BadRequest("the query is empty", field="query")
+    embedder = await held_embedder(models, index.seen_embedder(), embedder)
     info = await models.info(embedder)
     timer = Timer()
     first = call if reranker is None else replace(call, then=(reranker, *call.then))
@@ -120,7 +123,6 @@ async def search_many(
 
     def lexical() -> tuple[CollectionSnapshot, list[list[Scored]]]:
         snapshot = timer.call("snapshot", index.snapshot)
-        check_embedder(index.name, snapshot.embedder, embedder, info)
         return snapshot, [
             timer.call("lexical", snapshot.search_lexical, query, depth, where) for query in queries
         ]
@@ -129,6 +131,11 @@ async def search_many(
         _in_thread(lexical),
         timer.wait("embed", models.embed(embedder, list(queries), "query", call=first)),
     )
+    if snapshot.embedder.fingerprint != info.fingerprint:  # switched since, or not looked at yet
+        embedder = await held_embedder(models, snapshot.embedder, embedder)
+        check_embedder(index.name, snapshot.embedder, embedder, await models.info(embedder))
+        work = models.embed(embedder, list(queries), "query", call=first)
+        vectors = await timer.wait("embed", work)
     wanted = max(k, options.rerank_depth if reranker else 0)
 
     def rest(query: str, vector: npt.NDArray[np.float32], words: list[Scored]) -> list[Hit]:
