@@ -68,6 +68,7 @@ async def search(
     reranker: str | None = None,
     call: Call = USER,
     paces: Paces | None = None,
+    stages: bool = False,
 ) -> SearchResult:
     """The best `k` hits for a query; see `search_many`."""
     (found,) = await search_many(
@@ -81,6 +82,7 @@ async def search(
         reranker=reranker,
         call=call,
         paces=paces,
+        stages=stages,
     )
     return found
 
@@ -97,9 +99,11 @@ async def search_many(
     reranker: str | None = None,
     call: Call = USER,
     paces: Paces | None = None,
+    stages: bool = False,
 ) -> list[SearchResult]:
     """The best `k` hits for each query, all of one generation; their timings are those of the whole
-    batch. `call.then` names the models that come after the search.
+    batch. `call.then` names the models that come after the search. With `stages`, the results hold
+    every stage's whole list, which changes nothing else.
 
     1. Lexical search and the queries' embedding start at once; dense search follows. 2. The lists
     are fused. 3. Texts are fetched after that, so what was deleted meanwhile is not among the hits.
@@ -137,11 +141,13 @@ async def search_many(
         work = models.embed(embedder, list(queries), "query", call=first)
         vectors = await timer.wait("embed", work)
     wanted = max(k, options.rerank_depth if reranker else 0)
+    traces: list[dict[str, tuple[int, ...]]] = []
 
     def rest(query: str, vector: npt.NDArray[np.float32], words: list[Scored]) -> list[Hit]:
         near = timer.call("dense", snapshot.search_dense, vector, depth, where)
         scores = timer.call("fuse", _fused, near, words, query, options, wanted + SPARE)
         found = timer.call("fetch", index.get, scores, where)
+        traces.append(_stages(near, words, query, options) if stages else {})
         return without_copies(found, wanted)
 
     lists = await _in_thread(lambda: list(map(rest, queries, vectors, by_words)))
@@ -149,8 +155,14 @@ async def search_many(
     if reranker and any(lists):
         work = _reranked(models, reranker, queries, lists, call, paces or Paces())
         lists, skipped = await timer.wait("rerank", work)
+        if stages:
+            for trace, hits in zip(traces, lists, strict=True):
+                trace["rerank"] = tuple(hit.chunk_id for hit in hits)
     timings = timer.total()
-    return [SearchResult(tuple(hits[:k]), snapshot.generation, timings, skipped) for hits in lists]
+    return [
+        SearchResult(tuple(hits[:k]), snapshot.generation, timings, skipped, trace)
+        for hits, trace in zip(lists, traces, strict=True)
+    ]
 
 
 async def _reranked(
@@ -185,6 +197,17 @@ def _fused(
         options = options.model_copy(update={"dense_weight": min(options.dense_weight, 0.3)})
     best = fuse(near, by_words, options)[:count]
     return _scores({"dense": near, "lexical": by_words}, best)
+
+
+def _stages(
+    near: Sequence[Scored], by_words: Sequence[Scored], query: str, options: RetrievalOptions
+) -> dict[str, tuple[int, ...]]:
+    """Chunk ids of each list and of all of them fused, best first."""
+    return {
+        "dense": tuple(found.chunk_id for found in near),
+        "lexical": tuple(found.chunk_id for found in by_words),
+        "fused": tuple(_fused(near, by_words, query, options, len(near) + len(by_words))),
+    }
 
 
 def _scores(
