@@ -60,3 +60,17 @@ async def test_a_caller_with_other_rights_gets_an_answer_of_his_own(keyed: Servi
         assert "9,000" not in hidden
         narrowed = await owner.post("/api/rag/chat", json=asked | {"access": ["public"]})
         assert "9,000" not in narrowed.text
+
+
+async def test_a_receipt_counts_the_answers_that_were_cleared(services: Services) -> None:
+    async with connect(caching(services)) as client:
+        await client.post("/api/rag/chat", json=rag())
+        hit = await client.post("/api/rag/chat", json=rag())
+        assert '"kind":"exact"' in hit.text
+        url = "/api/collections/town/documents"
+        entry = (await client.get(url)).json()["documents"][0]
+        receipt = (await client.delete(f"{url}/{entry['id']}")).json()
+        assert receipt["answers_cleared"] == 1
+        after = await client.post("/api/rag/chat", json=rag())
+        assert '"refusal":true' in after.text
+        assert "six in the morning" not in after.text

@@ -143,12 +143,12 @@ class CollectionOptions(Options):
     chunker: Literal["auto", "statute", "headings", "rows", "plain"] = Field(
         "auto",
         description="How documents are cut; `auto` picks per file. A change takes effect when "
-        "`headrace ingest` is next given the files.",
+        "`headrace ingest` is next given the files, or by `headrace collections reindex NAME`.",
     )
     embedder: Name | None = Field(
         None,
-        description="Embedder model; empty takes the default. After a change, "
-        "`headrace collections rebuild NAME --embed` gives the collection its vectors.",
+        description="Embedder model; empty takes the default. After a change, the collection keeps "
+        "the one that it has, until `headrace collections reindex NAME` gives it other vectors.",
     )
     generator: Name | None = Field(None, description="Generator model; empty takes the default.")
     reranker: Name | None = Field(None, description="Reranker model; empty takes the default.")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from headrace.ingest.outcomes import Job
+from headrace.retrieval.base import RemovedDocument
 from headrace.retrieval.collections import CollectionInfo
 from headrace.serving.settings import Changed
 from headrace.serving.status import DeviceStatus, ModelStatus
@@ -249,6 +250,20 @@ class Deleted(msgspec.Struct, frozen=True):
     """What was removed; from now on no search finds it."""
 
     deleted: tuple[str, ...]
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """Documents that were deleted, each with its passages in the index in use and in those beside
+    it (`next`, being made; `previous`, kept for going back); `vectors` that nothing uses any more
+    and that are gone too. `answers_cleared` counts what this server process had in its cache; the
+    other ones compare the generation at each lookup and give nothing older."""
+
+    deleted: tuple[str, ...]
+    documents: tuple[RemovedDocument, ...]
+    vectors: int
+    generation_before: int
+    generation: int
+    answers_cleared: int
 
 
 class Readiness(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ import msgspec
 from msgspec.structs import replace
 
 from headrace.errors import BadRequest, Busy, ModelFailed
-from headrace.ingest.chunkers import chunk
+from headrace.ingest.chunkers import CHUNKERS, chunk
 from headrace.ingest.embedding import Embedding
 from headrace.ingest.flow import OPEN_CHARACTERS, OPEN_DOCUMENTS, cause, writing
 from headrace.ingest.outcomes import Progress
@@ -88,6 +88,9 @@ async def reindex(
     Raises `UnknownCollection`, `Busy` (another reindexing runs), `StorageError`, `BadRequest` for a
     chunker that is not there, and what the embedder raises; then the collection is as it was, and
     what was done is kept for the next run."""
+    if wanted.cut.chunker not in ("auto", *CHUNKERS):
+        known = ", ".join(("auto", *CHUNKERS))
+        raise BadRequest(f"there is no chunker {wanted.cut.chunker!r}; known: {known}")
     index = await in_thread(places.collections.open, collection)
     info = await places.models.info(wanted.embedder)
     after = IndexSettings(wanted.embedder, info.fingerprint, info.dimensions, *wanted.cut)

@@ -212,13 +212,16 @@ class EmbeddedIndex:
     def write_side(self, side: Side) -> None:
         """Make the derived files of a side, unless they are there and of this generation."""
         with self._writing():
-            with self._store.db.reading() as db:
-                if side_pointers(db, side) is not None:
-                    return
-            with closing(self.side(side)) as beside:
-                made = beside._write_files()
-            with self._store.db.transaction() as db:
-                point_side_to(db, side, made)
+            self._write_side(side)
+
+    def _write_side(self, side: Side) -> None:
+        with self._store.db.reading() as db:
+            if side_pointers(db, side) is not None:
+                return
+        with closing(self.side(side)) as beside:
+            made = beside._write_files()
+        with self._store.db.transaction() as db:
+            point_side_to(db, side, made)
 
     def _write_files(self) -> Pointers:
         with self._store.db.reading() as db:
@@ -237,7 +240,7 @@ class EmbeddedIndex:
         the same transaction. Raises `StorageError` if a document is missing; then nothing has
         changed."""
         with self._writing():
-            self.write_side(side)
+            self._write_side(side)
             with self._store.db.transaction() as db:
                 exchange(db, side, in_use)
                 also(db)

@@ -138,8 +138,8 @@ async def search_many(
     if snapshot.embedder.fingerprint != info.fingerprint:  # switched since, or not looked at yet
         embedder = await held_embedder(models, snapshot.embedder, embedder)
         check_embedder(index.name, snapshot.embedder, embedder, await models.info(embedder))
-        work = models.embed(embedder, list(queries), "query", call=first)
-        vectors = await timer.wait("embed", work)
+        again = models.embed(embedder, list(queries), "query", call=first)
+        vectors = await timer.wait("embed", again)
     wanted = max(k, options.rerank_depth if reranker else 0)
     traces: list[dict[str, tuple[int, ...]]] = []
 
