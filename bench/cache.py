@@ -101,7 +101,8 @@ def _hits(client: Client, rounds: int, result: Result) -> None:
     fresh = [client.ask(question, cache=False)[0] for question in known * 3]
     for question in known:
         client.ask(question)
-    exact, semantic = [], []
+    exact: list[float] = []
+    semantic: list[float] = []
     for turn in range(WARMUP + rounds):
         question = known[turn % len(known)]
         for times, text, kind in (

@@ -9,13 +9,23 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from ingesting import Place, place, with_ingest, write
+from ingesting import Place, place, write
+from reindexing import (
+    CONFIGURED,
+    OWNER,
+    back,
+    change,
+    check,
+    count,
+    find,
+    places,
+    stored,
+    two_embedders,
+)
 
-from headrace.config.model_options import ModelOptions
 from headrace.config.options import CollectionOptions, Config
 from headrace.errors import (
     BadRequest,
@@ -26,31 +36,13 @@ from headrace.errors import (
     UnknownCollection,
 )
 from headrace.ingest.outcomes import Progress
-from headrace.ingest.reindex import Places, Reindexed, Wanted, forget, go_back, kept, reindex
-from headrace.ingest.removal import remove
+from headrace.ingest.reindex import Wanted, forget, kept, reindex
 from headrace.ingest.stamps import Cut
 from headrace.retrieval import derived
-from headrace.retrieval.base import embedding_text
 from headrace.retrieval.collections import Collections
 from headrace.retrieval.embedded import EmbeddedIndex
-from headrace.retrieval.rows import Embedder, chunk_ranges, read_chunks, read_vectors
-from headrace.retrieval.search import search
 from headrace.retrieval.sides import NEXT, PREVIOUS
-from headrace.types import ALL_ACCESS, Filter, Role, SearchResult
-
-OWNER = Filter(access=ALL_ACCESS)
-CONFIGURED = Cut("auto", 400)
-
-
-def embedder(source: str) -> ModelOptions:
-    return ModelOptions(role=Role.EMBEDDER, engine="echo", source=source)
-
-
-def two_embedders(config: Config, delay: str = "") -> Config:
-    """`echo-embedder` of 64 dimensions and `small` of 32; batches of four texts."""
-    small = f"delay={delay},dimensions=32" if delay else "dimensions=32"
-    models = {**config.models, "small": embedder(small)}
-    return with_ingest(config.model_copy(update={"models": models}), batch_texts=4)
+from headrace.types import Filter
 
 
 @pytest.fixture
@@ -61,57 +53,6 @@ async def here(fast: Config, tmp_path: Path) -> AsyncIterator[Place]:
         await made.ingest()
         made.models.texts.clear()
         yield made
-
-
-def places(here: Place) -> Places:
-    return Places(here.collections, here.models, 4)
-
-
-async def change(here: Place, to: str = "small", cut: Cut = CONFIGURED, **more: Any) -> Reindexed:
-    return await reindex(places(here), "default", Wanted(to, cut, CONFIGURED), **more)
-
-
-async def back(here: Place) -> Reindexed:
-    return await go_back(places(here), "default", CONFIGURED)
-
-
-async def find(here: Place, index: EmbeddedIndex | None = None, text: str = "") -> SearchResult:
-    """With the configured embedder, whatever the collection has."""
-    return await search(
-        index or here.index,
-        here.models,
-        "echo-embedder",
-        text or "wheel 7 turns",
-        options=here.config.retrieval,
-        where=OWNER,
-        k=5,
-    )
-
-
-def stored(index: EmbeddedIndex) -> tuple[Embedder, np.ndarray, list[str]]:
-    """The embedder, and every chunk's vector and embedded text, of the index in use."""
-    held = index.embedder()
-    with index.reading() as db:
-        _, vectors = read_vectors(db, 0, 1 << 40, held.dimensions)
-        ranges = chunk_ranges(db, OWNER).tolist()
-        chunks = [chunk for first, last in ranges for chunk in read_chunks(db, first, last)]
-    return held, vectors, [embedding_text(c.path, c.text) for c in chunks]
-
-
-async def check(here: Place, model: str) -> None:
-    """All vectors in use are the model's, and searches find with them."""
-    held, vectors, texts = stored(here.index)
-    info = await here.models.info(model)
-    assert held == Embedder(model, info.fingerprint, info.dimensions)
-    fresh = await here.models.embed(model, texts, "passage")
-    np.testing.assert_allclose(vectors, fresh, atol=1e-3)
-    assert here.collections.verify("default").differences == ()
-    assert len((await find(here)).hits) == 5
-
-
-def count(index: EmbeddedIndex, what: str) -> int:
-    with index.reading() as db:
-        return int(db.execute(f"SELECT count(*) FROM {what}").fetchone()[0])
 
 
 async def test_vectors_embedder_and_dimensions_change_together(here: Place) -> None:
@@ -348,57 +289,6 @@ async def test_a_search_that_began_before_the_switch_finds_what_it_saw(here: Pla
     await change(here, "small", Cut("plain", 32))
     hits = here.index.get({found.chunk_id: {"lexical": found.score} for found in seen}, OWNER)
     assert hits[0].text == "Wheel 7 turns."
-
-
-# What is deleted ---------------------------------------------------------------------------------
-
-
-def bytes_of(index: EmbeddedIndex, what: str) -> bool:
-    """Whether a word stands in any row of any table."""
-    with index.reading() as db:
-        names = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-        rows = [row for (name,) in names for row in db.execute(f"SELECT * FROM {name}").fetchall()]
-    return any(what in str(value) for row in rows for value in row)
-
-
-async def test_a_deleted_document_is_gone_from_every_index(here: Place) -> None:
-    """From the one in use, from the one kept for going back and from one that is half made; and the
-    receipt says so."""
-    write(here.folder, secret="# Secret\n\nThe quagga is blue.")
-    await here.ingest()
-    await change(here)
-    here.models.poison = "Wheel 4 turns"
-    with pytest.raises(ModelFailed):
-        await change(here, "echo-embedder", Cut("plain", 32))
-    here.models.poison = "\0never"
-    generation = here.index.generation()
-    gone = next(d for d in here.index.documents() if d.source.endswith("secret.md"))
-    old = here.index.snapshot()
-    before = count(here.index, "vectors")
-    other = Collections(here.collections.folder)  # as another process has it
-    assert (await find(here, other.open("default"), "The quagga is blue")).hits[
-        0
-    ].document_id == gone.id
-
-    receipt = await asyncio.to_thread(remove, here.collections, "default", [gone.id, "0" * 16])
-    (document,) = receipt.documents
-    assert (document.id, document.source, document.chunks) == (gone.id, gone.source, 1)
-    assert document.sides == {PREVIOUS: 1, NEXT: 1}
-    assert receipt.vectors == before - count(here.index, "vectors") == 3
-    assert (receipt.generation_before, receipt.generation) == (generation, generation + 1)
-    assert not bytes_of(here.index, "quagga")
-    assert not bytes_of(here.index, gone.id)
-    for index in (here.index, other.open("default")):
-        found = await find(here, index, "The quagga is blue")
-        assert not any(hit.document_id == gone.id for hit in found.hits)
-    ids = {found.chunk_id: {"lexical": 1.0} for found in old.search_lexical("quagga", 5, OWNER)}
-    assert here.index.get(ids, OWNER) == []
-    other.close()
-    await back(here)
-    assert not any("quagga" in hit.text for hit in (await find(here, text="quagga")).hits)
-    await change(here, "echo-embedder", Cut("plain", 32))
-    assert not any("quagga" in hit.text for hit in (await find(here, text="quagga")).hits)
-    await check(here, "echo-embedder")
 
 
 # Other processes ---------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ _ALIKE = tuple(
     (re.compile(pattern, re.IGNORECASE), word)
     for pattern, word in (
         (r"能不能|可不可以|能否|可否|是否可以", "可以"),
+        (r"有没有", "有"),
+        (r"([\u4e00-\u9fff])不\1", r"\1"),  # 会不会, 是不是: they ask, and deny nothing
         (r"怎么样|怎样|如何", "怎么"),
         (r"什么时候|什么时间|几时", "何时"),
         (r"多少钱", "多少"),
@@ -48,6 +50,7 @@ _NEUTRAL = frozenset(
 `after`, `must` and `may`, `who` and `when`."""
 
 _FUNCTION = frozenset(token for word in STOP for token in tokens(word)) - _NEUTRAL
+_DENIES = re.compile("[不没未无非否别勿莫]|^(?:un|non)")
 _LATIN_NAME = re.compile(r"(?<![.!?。？！\n])(?<!^)\s+([A-Z][\w'’-]+)", re.MULTILINE)
 _PARTY = re.compile(r"[甲乙丙丁]方?|某[\u4e00-\u9fff]|[\u4e00-\u9fff]某")
 
@@ -58,9 +61,9 @@ def same_question(asked: str, known: str, sources: frozenset[str]) -> bool:
     1. They are in one language, and both deny something or neither does. 2. Numbers, dates,
     provisions and identifiers are the same; so are names, as far as they can be told: words with a
     capital within a sentence, and parties (甲方, 某乙). 3. A word that only one of them has is no
-    function word, and none of the passages': a word that the sources use may be the very
-    distinction that they make. 4. What they share of the passages' words is in the same order:
-    `can A sue B` is not `can B sue A`."""
+    function word, denies nothing, and is none of the passages': a word that the sources use may be
+    the very distinction that they make. 4. What they share of the passages' words is in the same
+    order: `can A sue B` is not `can B sue A`."""
     if asked == known:
         return True
     asked, known = _plain(asked), _plain(known)
@@ -70,7 +73,7 @@ def same_question(asked: str, known: str, sources: frozenset[str]) -> bool:
         return False
     one, other = _words(asked), _words(known)
     different = set(one) ^ set(other)
-    if different & _FUNCTION or different & sources:
+    if different & _FUNCTION or different & sources or any(map(_DENIES.search, different)):
         return False
     return _in_order(one, sources) == _in_order(other, sources)
 

@@ -112,34 +112,17 @@ async def search_many(
     The steps in threads are two, not one each: a change of threads costs as much as a search of a
     small collection.
 
-    `embedder` is the configured one; what the collection holds decides (`held_embedder`).
-
-    Raises `BadRequest` for an empty query, `ConfigError` if the collection's vectors are of an
+    `embedder` is the configured one; what the collection holds decides (`held_embedder`). Raises `BadRequest` for an empty query, `ConfigError` if the collection's vectors are of an
     embedder that is not there, `UnknownCollection` if it was deleted, and what `models` raises.
     """
     if not all(query.strip() for query in queries):
         raise BadRequest("the query is empty", field="query")
-    embedder = await held_embedder(models, index.seen_embedder(), embedder)
-    info = await models.info(embedder)
     timer = Timer()
     first = call if reranker is None else replace(call, then=(reranker, *call.then))
     depth = max(options.depth, k)
-
-    def lexical() -> tuple[CollectionSnapshot, list[list[Scored]]]:
-        snapshot = timer.call("snapshot", index.snapshot)
-        return snapshot, [
-            timer.call("lexical", snapshot.search_lexical, query, depth, where) for query in queries
-        ]
-
-    (snapshot, by_words), vectors = await both(
-        _in_thread(lexical),
-        timer.wait("embed", models.embed(embedder, list(queries), "query", call=first)),
+    snapshot, by_words, vectors = await _both_ways(
+        *(index, models, embedder, list(queries), depth, where, first, timer)
     )
-    if snapshot.embedder.fingerprint != info.fingerprint:  # switched since, or not looked at yet
-        embedder = await held_embedder(models, snapshot.embedder, embedder)
-        check_embedder(index.name, snapshot.embedder, embedder, await models.info(embedder))
-        again = models.embed(embedder, list(queries), "query", call=first)
-        vectors = await timer.wait("embed", again)
     wanted = max(k, options.rerank_depth if reranker else 0)
     traces: list[dict[str, tuple[int, ...]]] = []
 
@@ -163,6 +146,40 @@ async def search_many(
         SearchResult(tuple(hits[:k]), snapshot.generation, timings, skipped, trace)
         for hits, trace in zip(lists, traces, strict=True)
     ]
+
+
+async def _both_ways(
+    index: EmbeddedIndex,
+    models: Models,
+    embedder: str,
+    queries: list[str],
+    depth: int,
+    where: Filter,
+    call: Call,
+    timer: Timer,
+) -> tuple[CollectionSnapshot, list[list[Scored]], npt.NDArray[np.float32]]:
+    """A snapshot, each query's lexical list, and the queries' vectors by the embedder that the
+    snapshot has: the one of the snapshot before is asked at once, and only if it is another one
+    now (the index was switched), the new one after it."""
+    embedder = await held_embedder(models, index.seen_embedder(), embedder)
+    info = await models.info(embedder)
+
+    def lexical() -> tuple[CollectionSnapshot, list[list[Scored]]]:
+        snapshot = timer.call("snapshot", index.snapshot)
+        return snapshot, [
+            timer.call("lexical", snapshot.search_lexical, query, depth, where) for query in queries
+        ]
+
+    (snapshot, by_words), vectors = await both(
+        _in_thread(lexical),
+        timer.wait("embed", models.embed(embedder, queries, "query", call=call)),
+    )
+    if snapshot.embedder.fingerprint != info.fingerprint:
+        embedder = await held_embedder(models, snapshot.embedder, embedder)
+        check_embedder(index.name, snapshot.embedder, embedder, await models.info(embedder))
+        again = models.embed(embedder, queries, "query", call=call)
+        vectors = await timer.wait("embed", again)
+    return snapshot, by_words, vectors
 
 
 async def _reranked(
