@@ -112,8 +112,9 @@ async def search_many(
     The steps in threads are two, not one each: a change of threads costs as much as a search of a
     small collection.
 
-    `embedder` is the configured one; what the collection holds decides (`held_embedder`). Raises `BadRequest` for an empty query, `ConfigError` if the collection's vectors are of an
-    embedder that is not there, `UnknownCollection` if it was deleted, and what `models` raises.
+    `embedder` is the configured one; what the collection holds decides (`held_embedder`). Raises
+    `BadRequest` for an empty query, `ConfigError` if the collection's vectors are of an embedder
+    that is not there, `UnknownCollection` if it was deleted, and what `models` raises.
     """
     if not all(query.strip() for query in queries):
         raise BadRequest("the query is empty", field="query")
