@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -331,3 +332,23 @@ async def test_the_backlog_and_the_speed_are_known() -> None:
     await asyncio.gather(*tasks)
     assert bench.batcher.backlog == 0
     assert bench.batcher.speed > 0
+
+
+async def test_an_engine_that_gathers_gets_no_next_batch_that_is_not_worth_it() -> None:
+    bench = Bench()
+    for client in bench.clients:
+        client.info = msgspec.structs.replace(client.info, gathers=True)
+    tasks = []
+    for n in range(4):
+        tasks.append(bench.ask(f"question {n}"))
+        await turns()
+    assert bench.sizes() == [1]  # three texts wait for more
+    tasks.append(bench.ask("background " * 3, call=BULK))
+    await turns()
+    assert bench.sizes() == [1, 1]  # nothing of their lane is there
+    tasks.append(bench.ask("a text as long as a quarter of a batch " * 30))
+    await turns()
+    assert bench.sizes()[2:] == [3]  # now they are prefetched, by length
+    bench.let_go()
+    await asyncio.gather(*tasks)
+    assert sum(bench.sizes()) == len(tasks)

@@ -42,7 +42,9 @@ class ModelInfo(msgspec.Struct, frozen=True):
     """What is known of a loaded model. `fingerprint` changes when its vectors would: it is part
     of a collection's identity. `dimensions` is 0 and `context` is 0 where they do not apply;
     `context` is the most tokens one request may have, prompt and answer together. `parallel` is
-    how many calls of the blocking verbs compute at once, `slots` how many streams; 0: no bound."""
+    how many calls of the blocking verbs compute at once, `slots` how many streams; 0: no bound.
+    `gathers`: a few texts together cost hardly more than one alone, so while some are computed,
+    others had better wait for each other than be computed one by one beside them."""
 
     name: str
     role: Role
@@ -52,6 +54,7 @@ class ModelInfo(msgspec.Struct, frozen=True):
     context: int = 0
     parallel: int = 1
     slots: int = 0
+    gathers: bool = False
 
 
 class Engine:

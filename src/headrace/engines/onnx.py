@@ -13,7 +13,9 @@ activations are quantised per batch.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -74,7 +76,7 @@ class OnnxEngine(Engine):
         longest = min(window, BATCH_TOKENS)
         row = ([self._windows.pad] * longest, [0] * longest)
         for session in self._sessions.all():
-            self._run([row] * (BATCH_TOKENS // longest), session)
+            self._run([row] * (BATCH_TOKENS // longest), session=session)
         if spec.role is Role.EMBEDDER:
             self._dimensions = self._pooled(self._windows.encode(["a"])).shape[1]
         else:
@@ -88,6 +90,7 @@ class OnnxEngine(Engine):
             dimensions=self._dimensions,
             context=window,
             parallel=self.parallel,
+            gathers=True,
         )
 
     def unload(self) -> None:
@@ -97,24 +100,28 @@ class OnnxEngine(Engine):
         prefix = self._prefixes[kind]
         rows = self._windows.encode([prefix + text for text in texts])
         vectors = np.empty((len(texts), self._dimensions), dtype=np.float32)
-        for batch in _batches([len(ids) for ids, _ in rows]):
-            vectors[batch] = self._pooled([rows[index] for index in batch])
+        lengths = [len(ids) for ids, _ in rows]
+        for batch in _batches(lengths):
+            vectors[batch] = self._pooled([rows[index] for index in batch], sum(lengths))
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
 
     def score(self, query: str, texts: Sequence[str]) -> Vectors:
         rows = self._windows.encode([(query, text) for text in texts])
         scores = np.empty(len(texts), dtype=np.float32)
-        for batch in _batches([len(ids) for ids, _ in rows]):
-            scores[batch] = _relevance(self._run([rows[index] for index in batch])[0])
+        lengths = [len(ids) for ids, _ in rows]
+        for batch in _batches(lengths):
+            output, _ = self._run([rows[index] for index in batch], sum(lengths))
+            scores[batch] = _relevance(output)
         return scores
 
     def count(self, texts: Sequence[str]) -> list[int]:
         return self._windows.count(texts)
 
-    def _pooled(self, rows: Sequence[tuple[list[int], list[int]]]) -> Vectors:
-        """float32 [n, dimensions]: token vectors pooled, not yet normalised."""
-        hidden, mask = self._run(rows)
+    def _pooled(self, rows: Sequence[tuple[list[int], list[int]]], tokens: int = 0) -> Vectors:
+        """float32 [n, dimensions]: token vectors pooled, not yet normalised; `tokens` as for
+        `_run`."""
+        hidden, mask = self._run(rows, tokens)
         if hidden.ndim == 2:  # the model pools by itself
             return hidden
         if self._pooling == "cls":
@@ -127,9 +134,12 @@ class OnnxEngine(Engine):
     def _run(
         self,
         rows: Sequence[tuple[list[int], list[int]]],
+        tokens: int = 0,
+        *,
         session: ort.InferenceSession | None = None,
     ) -> tuple[Vectors, npt.NDArray[np.int64]]:
-        """The model's output, and the attention mask [n, tokens], for (ids, types) rows."""
+        """The model's output, and the attention mask [n, length], for (ids, types) rows, which are
+        part of a call of `tokens`."""
         longest = max(len(ids) for ids, _ in rows)
         shape = (len(rows), longest)
         feeds = {
@@ -147,7 +157,7 @@ class OnnxEngine(Engine):
             if session is not None:
                 (output,) = session.run([self._output], inputs)
             else:
-                with self._sessions.free() as free:
+                with self._sessions.free(tokens) as free:
                     (output,) = free.run([self._output], inputs)
         except _ORT_ERRORS as error:
             raise ModelFailed(f"onnxruntime failed on a batch of {shape}: {error}") from error
@@ -155,11 +165,20 @@ class OnnxEngine(Engine):
         return np.asarray(output, dtype=np.float32), feeds["attention_mask"]
 
 
+REST_SECONDS = 0.003
+"""Pause after which a run counts as the first after a rest. One user's next question comes later
+than that, since search and HTTP take longer; under load the next run follows at once."""
+
+LARGE_TOKENS = 512
+"""Tokens of a call from which it has all cores if it is alone, rest or not."""
+
+
 class _Sessions:
-    """Two sessions over the same file, of which the system keeps one copy: a run that is *alone*
-    takes all cores and is done soonest; runs *side by side* take one core each, and so all cores
-    without waiting for each other at every operator. (Questions of 100 clients on two cores: 9 ms
-    of CPU time each where two threads a run took 13 to 18.)"""
+    """Two sessions over the same file, of which the system keeps one copy. A run that is *alone*
+    takes all cores and is done soonest; others take *one core*, without waiting for each other at
+    every operator. (Questions of 100 clients on two cores: 9 ms of CPU time each where two threads
+    a run took 13 to 18.) A small run after another one takes one core even if nothing runs beside
+    it: the other core has the questions before it to search for."""
 
     def __init__(self, model: str, threads: int, device: str) -> None:
         self.alone = _session(model, threads or cores(), device)
@@ -167,22 +186,26 @@ class _Sessions:
         self._side_by_side = _session(model, 1, device) if several else self.alone
         self.parallel = cores() if several else 1
         self._running = 0
+        self._ended = -math.inf
         self._lock = threading.Lock()
 
     def all(self) -> list[ort.InferenceSession]:
         return [self.alone] + [self._side_by_side] * (self._side_by_side is not self.alone)
 
     @contextmanager
-    def free(self) -> Iterator[ort.InferenceSession]:
-        """The session for one run that starts now."""
+    def free(self, tokens: int) -> Iterator[ort.InferenceSession]:
+        """The session for one run that starts now, of a call of so many tokens."""
         with self._lock:
             self._running += 1
-            session = self.alone if self._running == 1 else self._side_by_side
+            rested = time.monotonic() - self._ended > REST_SECONDS
+            alone = self._running == 1 and (rested or tokens >= LARGE_TOKENS)
+            session = self.alone if alone else self._side_by_side
         try:
             yield session
         finally:
             with self._lock:
                 self._running -= 1
+                self._ended = time.monotonic()
 
 
 def _session(model: str, threads: int, device: str) -> ort.InferenceSession:

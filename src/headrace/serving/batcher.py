@@ -4,8 +4,10 @@ A request is cut into texts; what waits is packed into batches (`headrace.servin
 sent to the replica with the fewest tokens in flight. There is no delay and no loop: texts are
 packed when they arrive and a replica has a place, or when a place becomes free. A replica has, in
 each lane, one place more than it computes at once, so it finds its next batch waiting when it has
-finished one. Each lane has its own places because the worker, which decides last, runs
-interactive batches before bulk ones (`headrace.serving.lanes`).
+finished one. An engine that *gathers* (`ModelInfo`) gets that next batch only when it is worth
+sending: until then a few texts wait for what comes meanwhile. Each lane has its own places because
+the worker, which decides last, runs interactive batches before bulk ones
+(`headrace.serving.lanes`).
 
 A long request waits in portions of one batch, each at the end of its lane: many texts of one
 caller do not keep another one waiting for more than a batch.
@@ -35,6 +37,10 @@ log = logging.getLogger(__name__)
 
 WINDOW = 256
 """Waiting texts that are looked at for one batch; sorting them takes 50 microseconds."""
+
+GATHERED = 0.25
+"""Share of a batch from which texts do not wait for more while others are computed. On two cores
+a question costs the default embedder 7 ms of CPU alone, 4.1 ms beside one other, 3.8 of sixteen."""
 
 MOST_FAILURES = 16
 """Failures of one batch after which its remaining requests fail: two poisoned requests among 64
@@ -131,9 +137,19 @@ class Batcher:
                 task.add_done_callback(self._landed)
 
     def _free(self, lane: Lane) -> Replica | None:
-        """The replica with the fewest tokens in flight of those that have a place in the lane."""
-        free = [one for one in self._replicas if one.has_place(lane)]
+        """The replica with the fewest tokens in flight of those that have a place in the lane, and
+        for which the texts there need not wait for others."""
+        few = not self._worth_a_batch(lane)
+        free = [
+            one
+            for one in self._replicas
+            if one.has_place(lane) and not (few and one.client.info.gathers and not one.rests(lane))
+        ]
         return min(free, key=lambda one: one.tokens, default=None)
+
+    def _worth_a_batch(self, lane: Lane) -> bool:
+        tokens = itertools.accumulate(text.tokens for text in self._waiting[lane])
+        return any(sum_ >= GATHERED * self._step.tokens for sum_ in tokens)
 
     def _next(self, lane: Lane) -> list[Text]:
         """Take the next batch out of its lane, in order of arrival, and feed the requests whose

@@ -28,6 +28,10 @@ class Replica:
         """Whether another batch may go: what it computes at once, and one that waits there."""
         return self.alive and self._flying[lane] <= self.client.info.parallel
 
+    def rests(self, lane: Lane) -> bool:
+        """Whether nothing of the lane is there."""
+        return not self._flying[lane]
+
     @property
     def has_slot(self) -> bool:
         """Whether another stream may go."""
