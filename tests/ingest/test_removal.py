@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from headrace.config.options import Config
 from headrace.errors import ModelFailed, UnknownItem
 from headrace.ingest.removal import named, remove
 from headrace.ingest.stamps import Cut
+from headrace.retrieval import derived
 from headrace.retrieval.collections import Collections
 from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.retrieval.sides import NEXT, PREVIOUS
@@ -92,3 +94,24 @@ async def test_documents_are_named_by_id_source_or_its_end(here: Place) -> None:
 async def test_what_is_not_there_is_no_entry_of_the_receipt(here: Place) -> None:
     receipt = await asyncio.to_thread(remove, here.collections, "default", ["0" * 16])
     assert (receipt.documents, receipt.vectors) == ((), 0)
+
+
+async def test_older_derived_files_bring_nothing_back(
+    here: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Somebody restores tantivy's and FAISS's files from a backup made before the deletion."""
+    monkeypatch.setattr(derived, "FLAT_ROWS", 10)
+    here.collections.rebuild("default")
+    folder = here.index.folder
+    shutil.copytree(folder, tmp_path / "backup")
+    gone = next(d for d in here.index.documents() if d.source.endswith("f7.md"))
+    await asyncio.to_thread(remove, here.collections, "default", [gone.id])
+    for kept in folder.glob("*-*"):
+        if kept.is_dir():
+            shutil.rmtree(kept)
+            shutil.copytree(tmp_path / "backup" / kept.name, kept)
+    restored = Collections(here.collections.folder)
+    found = await find(here, restored.open("default"), "Wheel 7 turns.")
+    assert len(found.hits) == 5
+    assert not any(hit.document_id == gone.id for hit in found.hits)
+    restored.close()

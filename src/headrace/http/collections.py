@@ -61,6 +61,7 @@ async def delete_collection(request: Request, name: str) -> Response:
     context = context_of(request)
     await context.check_name(name)
     await asyncio.to_thread(context.services.collections.delete, name)
+    context.services.kept.drop_collection(name)
     return json_response(Deleted((name,)))
 
 
