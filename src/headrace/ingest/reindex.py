@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from typing import NamedTuple
 
 import msgspec
@@ -218,7 +218,14 @@ def _counts(index: EmbeddedIndex, side: Side | None) -> tuple[int, int]:
 async def _alone(index: EmbeddedIndex) -> AsyncIterator[None]:
     """No other reindexing of the collection. Raises `Busy`."""
     lock = exclusive(index.folder / LOCK_FILE)
-    await in_thread(lock.__enter__)
+    try:
+        await in_thread(lock.__enter__)
+    except Busy as error:
+        raise Busy(
+            f"collection {index.name!r} is being reindexed by process {error.pid or '?'}; wait "
+            "for it to end, or stop it",
+            pid=error.pid,
+        ) from error
     try:
         yield
     finally:
@@ -228,15 +235,16 @@ async def _alone(index: EmbeddedIndex) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _patiently(collections: Collections, name: str) -> AsyncIterator[EmbeddedIndex]:
     """The collection's writer lock, when it is free."""
-    while True:
-        try:
-            async with writing(collections, name) as index:
-                yield index
-                return
-        except Busy as error:
-            if error.pid is None:  # not the collection's writer
-                raise
-        await asyncio.sleep(_BUSY_SECONDS)
+    async with AsyncExitStack() as stack:
+        while True:
+            try:
+                index = await stack.enter_async_context(writing(collections, name))
+                break
+            except Busy as error:
+                if error.pid is None:  # not the collection's writer
+                    raise
+            await asyncio.sleep(_BUSY_SECONDS)
+        yield index
 
 
 class _Run:
