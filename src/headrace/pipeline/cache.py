@@ -27,9 +27,8 @@ from headrace.engines.base import Vectors
 from headrace.pipeline.answer import REPEATED, answer
 from headrace.pipeline.kept_answers import NAME, Kept, Key, State
 from headrace.pipeline.plan import AnswerRequest, make_plan
-from headrace.pipeline.sameness import same_question
+from headrace.pipeline.sameness import same_question, words
 from headrace.pipeline.services import Services
-from headrace.retrieval.analyze import tokens
 from headrace.retrieval.collections import EmbeddedIndex, held_embedder
 from headrace.types import (
     USER,
@@ -144,11 +143,14 @@ class _Look:
         return None if kept is None else self._proved(key, kept, "exact", 1.0)
 
     def _near(self, vector: Vectors) -> Found | None:
+        assert self._index is not None
         options = self._options
         for near in self._services.kept.near(
             self._scope, vector, options.similarity, options.max_age_seconds
         ):
-            if same_question(self._plan.question, near.question, _words(near.kept)):
+            texts = self._plan.question, near.question
+            used = self._index.snapshot().used(token for text in texts for token in words(text))
+            if same_question(*texts, used):
                 key = Key(self._scope, near.question)
                 return self._proved(key, near.kept, "semantic", near.similarity)
         return None
@@ -211,13 +213,6 @@ def scope(request: AnswerRequest, state: State, config_version: str, fingerprint
     parts = (state, config_version, fingerprint, same)
     data = msgspec.msgpack.encode(parts, order="deterministic")
     return hashlib.blake2b(data, digest_size=16).digest()
-
-
-def _words(kept: Kept) -> frozenset[str]:
-    """The tokens of the passages that an answer was made from."""
-    hits = _hits(_decoder.decode(kept.events)).values()
-    texts = (" ".join((hit.title, *hit.path, hit.text)) for hit in hits)
-    return frozenset(token for text in texts for token in tokens(text))
 
 
 def _hits(events: tuple[Event, ...]) -> dict[int, Hit]:

@@ -55,14 +55,15 @@ _LATIN_NAME = re.compile(r"(?<![.!?。？！\n])(?<!^)\s+([A-Z][\w'’-]+)", re.
 _PARTY = re.compile(r"[甲乙丙丁]方?|某[\u4e00-\u9fff]|[\u4e00-\u9fff]某")
 
 
-def same_question(asked: str, known: str, sources: frozenset[str]) -> bool:
-    """Whether the answer to `known`, found in passages whose tokens are `sources`, answers `asked`.
+def same_question(asked: str, known: str, used: frozenset[str]) -> bool:
+    """Whether the answer to `known` answers `asked`; `used` are those of their `words` that the
+    collection has.
 
     1. They are in one language, and both deny something or neither does. 2. Numbers, dates,
     provisions and identifiers are the same; so are names, as far as they can be told: words with a
     capital within a sentence, and parties (甲方, 某乙). 3. A word that only one of them has is no
-    function word, denies nothing, and is none of the passages': a word that the sources use may be
-    the very distinction that they make. 4. What they share of the passages' words is in the same
+    function word, denies nothing, and is none that the documents use: a word of theirs may be the
+    very distinction that they make. 4. What they share of the documents' words is in the same
     order: `can A sue B` is not `can B sue A`."""
     if asked == known:
         return True
@@ -71,11 +72,11 @@ def same_question(asked: str, known: str, sources: frozenset[str]) -> bool:
         return False
     if facts(asked) != facts(known) or _names(asked) != _names(known):
         return False
-    one, other = _words(asked), _words(known)
+    one, other = words(asked), words(known)
     different = set(one) ^ set(other)
-    if different & _FUNCTION or different & sources or any(map(_DENIES.search, different)):
+    if different & _FUNCTION or different & used or any(map(_DENIES.search, different)):
         return False
-    return _in_order(one, sources) == _in_order(other, sources)
+    return _in_order(one, used) == _in_order(other, used)
 
 
 def _plain(text: str) -> str:
@@ -90,10 +91,11 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(name.casefold() for name in found)
 
 
-def _words(text: str) -> list[str]:
-    return [token for token in tokens(text) if token not in _NEUTRAL]
+def words(text: str) -> list[str]:
+    """The tokens of a question that count, in order."""
+    return [token for token in tokens(_plain(text)) if token not in _NEUTRAL]
 
 
-def _in_order(words: list[str], sources: frozenset[str]) -> list[str]:
-    """Those of the passages' words that are no function words, each where it stands first."""
-    return [word for word in dict.fromkeys(words) if word in sources and word not in _FUNCTION]
+def _in_order(found: list[str], used: frozenset[str]) -> list[str]:
+    """Those of the documents' words that are no function words, each where it stands first."""
+    return [word for word in dict.fromkeys(found) if word in used and word not in _FUNCTION]
