@@ -237,6 +237,7 @@ def test_another_index_for_a_collection(headrace: Headrace, folder: Path) -> Non
         (["default", "--embedder", "talk"], "talk"),
         (["default", "--chunker", "odd"], "odd"),
         (["default", "--chunk-tokens", "1"], "chunk-tokens"),
+        (["default", "--suite", "headrace.yaml"], "headrace.yaml"),
         (["default", "--suite", "nowhere.yaml"], "nowhere.yaml"),
     ):
         refused = headrace("collections", "reindex", *wrong)

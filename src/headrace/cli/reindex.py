@@ -83,8 +83,8 @@ def reindex(
     if forget:
         _forget(loaded, name, json)
         return
-    if embedder is not None and embedder not in loaded.models:
-        raise BadRequest(f"--embedder: there is no model {embedder!r}; headrace models list")
+    if embedder is not None:
+        _check_embedder(loaded, embedder)
     wanted = embedder or loaded.collection(name).embedder
     if not back:
         fetch_for_question(loaded, name, [wanted])
@@ -101,6 +101,14 @@ def reindex(
         _print(done, measured)
     if not done.switched:
         raise typer.Exit(1)
+
+
+def _check_embedder(config: Config, name: str) -> None:
+    from headrace.types import Role
+
+    known = [key for key, model in config.models.items() if model.role is Role.EMBEDDER]
+    if name not in known:
+        raise BadRequest(f"--embedder: {name!r} is no embedder; known: {', '.join(known)}")
 
 
 def _configured(config: Config, name: str) -> Cut:
