@@ -34,13 +34,13 @@ defaults: {generator: talk, embedder: vectors}
 """
 SUITE = ROOT / "examples" / "eval" / "oran.yaml"
 KILLS = (0.25, 0.5, 0.75)
-QUICK_QUESTIONS = 600
+QUICK_QUESTIONS = 300
 
 Records = dict[str, bytes]
 
 
 def run(quick: bool) -> Result:
-    """`quick` asks 600 questions."""
+    """`quick` asks 300 questions."""
     asked = load_suite(SUITE, shared_data())
     if quick:
         asked = asked.some(QUICK_QUESTIONS)

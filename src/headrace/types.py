@@ -272,6 +272,25 @@ class HitsEvent(msgspec.Struct, frozen=True, tag="hits", tag_field="type"):
     hits: tuple[Hit, ...]
 
 
+class Sought(msgspec.Struct, frozen=True):
+    """One query: its text, why it was asked (`the question`, `a part of it`, `rewritten`, a name
+    that was followed), and the titles of the best that it found."""
+
+    text: str
+    why: str
+    found: tuple[str, ...] = ()
+
+
+class HopEvent(msgspec.Struct, frozen=True, tag="hop", tag_field="type"):
+    """A round of searching ended. `new` counts the passages that it brought among the best, and
+    `decision` says why another one follows or not."""
+
+    number: int
+    sought: tuple[Sought, ...]
+    new: int
+    decision: str
+
+
 class DeltaEvent(msgspec.Struct, frozen=True, tag="delta", tag_field="type"):
     text: str
 
@@ -323,5 +342,12 @@ class ErrorEvent(msgspec.Struct, frozen=True, tag="error", tag_field="type"):
 
 
 Event: TypeAlias = (
-    StageEvent | HitsEvent | DeltaEvent | QuoteEvent | UnsupportedEvent | DoneEvent | ErrorEvent
+    StageEvent
+    | HopEvent
+    | HitsEvent
+    | DeltaEvent
+    | QuoteEvent
+    | UnsupportedEvent
+    | DoneEvent
+    | ErrorEvent
 )

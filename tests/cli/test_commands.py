@@ -84,6 +84,17 @@ def test_ask_lists_quotes_that_stand_in_the_source(filled: Headrace, filled_fold
     assert "[1] docs/handbook.md · handbook › Keys" in shown.stdout
 
 
+def test_ask_tells_what_a_deep_search_looked_for(filled: Headrace) -> None:
+    question = "Who keeps the keys of the gates?"
+    done = filled("ask", question, "--generate", "none", "--effort", "deep", "--json")
+    assert done.returncode == 0, done.stderr
+    hops = json.loads(done.stdout)["hops"]
+    assert hops[0]["sought"][0]["text"] == question
+    shown = filled("ask", question, "--generate", "none", "--effort", "deep")
+    assert f"search 1 (the question): {question}" in shown.stdout
+    assert filled("ask", question, "--effort", "heroic").returncode == 2
+
+
 def test_a_refusal_has_its_own_exit_status(filled: Headrace) -> None:
     done = filled("ask", "zzzz qqqq xxxx?", "--json")
     assert json.loads(done.stdout)["refusal"] is True

@@ -255,3 +255,32 @@ async def test_answers_are_written_from_what_the_key_may_read(keyed: Services) -
         widened = {**body, "headrace": {"access": ["hr", "public"]}}
         response = await reader.post("/v1/chat/completions", json=widened)
         assert "9,000" not in response.text
+
+
+async def test_the_trace_of_a_deep_answer_passes_through(client: httpx.AsyncClient) -> None:
+    found = events(await client.post("/api/rag/chat", json=rag(effort="deep", generate="none")))
+    names = [name for name, _ in found]
+    assert names.index("hop") < names.index("hits")
+    first = next(data for name, data in found if name == "hop")
+    assert first["number"] == 1
+    assert first["decision"]
+    assert first["sought"][0]["text"] == QUESTION
+    assert first["sought"][0]["found"]
+
+    settings = {"effort": "deep", "generate": "none"}
+    body = (await client.post("/v1/chat/completions", json=chat(headrace=settings))).json()
+    hops = body["choices"][0]["message"]["headrace"]["hops"]
+    assert [hop["number"] for hop in hops] == [data["number"] for n, data in found if n == "hop"]
+
+
+async def test_an_unknown_effort_is_refused_by_name(client: httpx.AsyncClient) -> None:
+    response = await client.post("/api/rag/chat", json=rag(effort="heroic"))
+    assert (response.status_code, response.json()["error"]["param"]) == (422, "effort")
+
+
+async def test_a_greeting_is_answered_in_every_form(client: httpx.AsyncClient) -> None:
+    for stream in (False, True):
+        response = await client.post("/v1/chat/completions", json=chat("Hello!", stream=stream))
+        assert response.status_code == 200
+        assert "Ask me about the documents" in response.text
+        assert '"refusal":false' in response.text

@@ -12,7 +12,7 @@ from headrace.config.options import CollectionOptions, Config
 from headrace.errors import BadRequest, UnknownModel
 from headrace.pipeline.language import language
 from headrace.pipeline.plan import AnswerRequest, make_plan
-from headrace.types import Filter, Role
+from headrace.types import Filter, Message, Role
 
 
 def config(**more: Any) -> Config:
@@ -70,6 +70,46 @@ def test_the_request_goes_before_the_collection_and_that_before_the_rest() -> No
     assert make_plan(made, request()).strict
     assert make_plan(made, request(hits=2, strict=False)).hits == 2
     assert not make_plan(made, request(hits=2, strict=False)).strict
+
+
+def test_effort_by_request_by_configuration_and_by_kind() -> None:
+    compare = "Which is older, Alpha or Beta?"
+    assert make_plan(config(), request()).effort == "balanced"
+    assert make_plan(config(), request(compare)).effort == "deep"
+    assert make_plan(config(), request("第四十四条")).effort == "fast"
+    assert make_plan(config(), request(compare, effort="fast")).effort == "fast"
+    calm = config(answer=AnswerOptions(effort="balanced"))
+    assert make_plan(calm, request(compare)).effort == "balanced"
+    assert make_plan(calm, request(compare, effort="auto")).effort == "deep"
+
+
+def test_what_an_effort_means() -> None:
+    models = {"order": ModelOptions(role=Role.RERANKER, engine="echo")}
+    made = Config(models=models, defaults=DefaultModels(reranker="order"))
+    fast, balanced, deep = (
+        make_plan(made, request(effort=effort)) for effort in ("fast", "balanced", "deep")
+    )
+    assert (fast.reranker, balanced.reranker, deep.reranker) == (None, "order", "order")
+    assert any("effort is fast" in reason for reason in fast.skipped)
+    assert deep.hits == 2 * balanced.hits == 2 * fast.hits
+    assert make_plan(made, request(effort="deep", hits=3)).hits == 3
+
+
+def test_only_a_capable_generator_may_rewrite_and_only_if_it_may() -> None:
+    able = ModelOptions(role=Role.GENERATOR, engine="echo", capable=True)
+    made = Config(models={"able": able}, defaults=DefaultModels(generator="able"))
+    assert make_plan(made, request()).helper == "able"
+    assert make_plan(made, request(generator="smollm2")).helper is None
+    for rewrite in ("rules", "off"):
+        quiet = made.model_copy(update={"answer": AnswerOptions(rewrite=rewrite)})
+        assert make_plan(quiet, request()).helper is None
+
+
+def test_a_follow_up_is_looked_up_as_it_is_where_rewriting_is_off() -> None:
+    history = (Message("user", "What is the callback receiver?"),)
+    assert "callback" in make_plan(config(), request("Why?", history=history)).lookup
+    off = config(answer=AnswerOptions(rewrite="off"))
+    assert make_plan(off, request("Why?", history=history)).lookup == "Why?"
 
 
 def test_what_is_refused() -> None:

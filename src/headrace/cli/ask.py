@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from headrace.config.options import Config
     from headrace.pipeline.plan import AnswerRequest
     from headrace.pipeline.services import Services
-    from headrace.types import DoneEvent, Event, Quote, UnsupportedEvent
+    from headrace.types import DoneEvent, Event, HopEvent, Quote, UnsupportedEvent
 
 EPILOG = """\b
 Examples:
@@ -39,6 +39,15 @@ Examples:
 Exit status: 0 answered, 3 the documents hold no answer, 1 failed, 2 wrong usage.
 """
 NO_ANSWER = 3
+
+
+class Effort(StrEnum):
+    """How much is done to find passages."""
+
+    FAST = "fast"
+    BALANCED = "balanced"
+    DEEP = "deep"
+    AUTO = "auto"
 
 
 class Generate(StrEnum):
@@ -54,6 +63,13 @@ def ask(
     generate: Annotated[
         Generate | None,
         typer.Option(help="`none` answers with quotations alone, without a language model."),
+    ] = None,
+    effort: Annotated[
+        Effort | None,
+        typer.Option(
+            help="How much is done to find passages: `deep` also follows what they lead to. "
+            "`auto` goes by the kind of question."
+        ),
     ] = None,
     strict: Annotated[
         bool | None,
@@ -81,6 +97,7 @@ def ask(
         where=make_filter(where, access),
         generate=generate.value if generate else None,
         generator=model,
+        effort=effort.value if effort else None,
         strict=strict,
         hits=hits,
     )
@@ -130,6 +147,7 @@ class Transcript:
         self.text = ""
         self.quotes: list[Quote] = []
         self.unsupported: list[UnsupportedEvent] = []
+        self.hops: list[HopEvent] = []
         self.done: DoneEvent | None = None
         self._quiet = quiet
         self._console = terminal.out()
@@ -146,6 +164,8 @@ class Transcript:
                 self.quotes.append(quote)
             case types.UnsupportedEvent():
                 self.unsupported.append(event)
+            case types.HopEvent():
+                self.hops.append(event)
             case types.DoneEvent():
                 self.done = event
             case types.ErrorEvent(code, message):
@@ -188,11 +208,24 @@ class Transcript:
                 )
         if self.quotes:
             self._console.print()
+        self._print_hops()
         withheld = [event for event in self.unsupported if not len(event.span)]
         for event in withheld:
             self._console.print(
                 terminal.styled(("withheld: ", "yellow"), f"{event.text} ({event.reason})")
             )
+
+    def _print_hops(self) -> None:
+        """What was searched for beside the question, and what that found."""
+        for hop in self.hops:
+            for sought in hop.sought:
+                found = ", ".join(sought.found) or "nothing"
+                asked = f"search {hop.number} ({sought.why}): "
+                self._console.print(
+                    terminal.styled((asked, "dim"), (f"{sought.text} → {found}", "dim"))
+                )
+        if self.hops:
+            self._console.print()
 
     def record(self, request: AnswerRequest) -> dict[str, Any]:
         """The whole answer for programs."""
@@ -204,6 +237,7 @@ class Transcript:
             "refusal": done.refusal,
             "quotes": self.quotes,
             "unsupported": self.unsupported,
+            "hops": self.hops,
             "finish_reason": done.finish_reason,
             "usage": done.usage,
             "timings": done.timings,

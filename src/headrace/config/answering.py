@@ -35,6 +35,20 @@ class AnswerOptions(Options):
         "auto",
         description="`auto` writes with the generator; `none` answers with quotations alone.",
     )
+    effort: Literal["fast", "balanced", "deep", "auto"] = Field(
+        "auto",
+        description="`fast`: one search, without rewriting or reranking. `balanced`: the question "
+        "and its rewriting, reranked. `deep`: also its parts, and then what the passages found "
+        "lead to, with twice the hits. `auto` takes one by the kind of question.",
+    )
+    rewrite: Literal["auto", "rules", "off"] = Field(
+        "auto",
+        description="How a question is given other words to be searched with, beside its own: "
+        "by a generator that is `capable`, or else by rules; by rules; not at all.",
+    )
+    hops: int = Field(
+        2, ge=1, le=4, description="Most rounds of searching for one question, effort `deep`."
+    )
     strict: bool = Field(
         False, description="Withhold sentences that the sources do not support, not only mark them."
     )

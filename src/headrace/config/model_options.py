@@ -89,6 +89,11 @@ class ModelOptions(Options):
         description="Generator: languages it can write (`en`, `zh`); empty means any. Questions "
         "in another language get an answer made of quotations.",
     )
+    capable: bool = Field(
+        False,
+        description="Generator: follows instructions well enough to rewrite questions and take "
+        "them apart (from some 3 billion parameters on).",
+    )
     precision: Literal["int8", "float32"] = Field(
         "int8", description="Encoder on `onnx`: precision of the weights."
     )

@@ -48,6 +48,7 @@ from headrace.types import (
     GenerateParams,
     Hit,
     HitsEvent,
+    HopEvent,
     Message,
     Quote,
     QuoteEvent,
@@ -100,6 +101,7 @@ def answer_request(body: ChatRequest, bound: Bound) -> AnswerRequest:
         history=tuple(history),
         generate=settings.generate,
         generator=settings.generator,
+        effort=settings.effort,
         strict=settings.strict,
         hits=settings.hits,
         max_tokens=body.cap,
@@ -187,6 +189,7 @@ class Collected:
     quotes: list[Quote] = field(default_factory=list)
     unsupported: list[UnsupportedSentence] = field(default_factory=list)
     hits: tuple[Hit, ...] = ()
+    hops: list[HopEvent] = field(default_factory=list)
     done: DoneEvent | None = None
 
     def add(self, item: Event) -> None:
@@ -200,6 +203,8 @@ class Collected:
                 self.unsupported.append(UnsupportedSentence(item.text, item.reason, item.span))
             case HitsEvent():
                 self.hits = item.hits
+            case HopEvent():
+                self.hops.append(item)
             case DoneEvent():
                 self.done = item
             case ErrorEvent():
@@ -212,6 +217,7 @@ class Collected:
             unsupported=tuple(self.unsupported),
             refusal=self.done.refusal,
             hits=self.hits,
+            hops=tuple(self.hops),
             timings=self.done.timings,
             skipped=self.done.skipped,
             config_version=self.done.config_version,

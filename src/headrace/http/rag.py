@@ -30,8 +30,8 @@ router = APIRouter(tags=["Headrace"])
     responses=described(Event, stream=True),
 )
 async def rag_chat(request: Request, body: RagChatRequest) -> Response:
-    """Server-sent events named `stage`, `hits`, `delta`, `quote`, `unsupported`, `done` and
-    `error`; each one's data is a JSON object whose `type` is that name. A sentence's
+    """Server-sent events named `stage`, `hop`, `hits`, `delta`, `quote`, `unsupported`, `done`
+    and `error`; each one's data is a JSON object whose `type` is that name. A sentence's
     `unsupported` comes before its `delta`. The last event is `done` or `error`."""
     context = context_of(request)
     await context.check_name(body.collection)
@@ -43,6 +43,7 @@ async def rag_chat(request: Request, body: RagChatRequest) -> Response:
         history=messages_of(body.history),
         generate=body.generate,
         generator=body.generator,
+        effort=body.effort,
         strict=body.strict,
         hits=body.hits,
         max_tokens=body.max_tokens,

@@ -105,6 +105,10 @@ class AnswerSettings(Narrowing):
         None, description="`none`: an answer made of quotations alone, without a generator."
     )
     generator: Text | None = Field(None, description="Generator model to write with.")
+    effort: Literal["fast", "balanced", "deep", "auto"] | None = Field(
+        None,
+        description="How much is done to find passages: see `answer.effort` in the configuration.",
+    )
     strict: bool | None = Field(
         None, description="Withhold sentences that the sources do not support."
     )

@@ -11,14 +11,15 @@ from headrace.retrieval.base import RemovedDocument
 from headrace.retrieval.collections import CollectionInfo
 from headrace.serving.settings import Changed
 from headrace.serving.status import DeviceStatus, ModelStatus
-from headrace.types import Cached, Hit, Quote, Span
+from headrace.types import Cached, Hit, HopEvent, Quote, Span
 
 
 class Extension(msgspec.Struct, frozen=True):
     """The field `headrace` of a cited answer: what OpenAI's format has no place for.
 
     `quotes` are numbered as the markers in the text. `unsupported` lists the sentences that the
-    sources do not support. `refusal` means that the documents hold no answer. `timings` are
+    sources do not support. `refusal` means that the documents hold no answer. `hops` tells what was
+    searched for and found, where more than the question itself was. `timings` are
     milliseconds per stage, `skipped` says what was left out and why, `config_version` and
     `generation` identify the configuration and the state of the index. `cached` is there if the
     answer came out of a cache.
@@ -28,6 +29,7 @@ class Extension(msgspec.Struct, frozen=True):
     unsupported: tuple[UnsupportedSentence, ...]
     refusal: bool
     hits: tuple[Hit, ...]
+    hops: tuple[HopEvent, ...]
     timings: dict[str, float]
     skipped: tuple[str, ...]
     config_version: str

@@ -13,14 +13,15 @@ from headrace.errors import DeadlineExceeded, HeadraceError, Overloaded
 from headrace.pipeline.budget import Budget, until
 from headrace.pipeline.checking import Checker
 from headrace.pipeline.evidence import Passage, passages
+from headrace.pipeline.finding import Finding
 from headrace.pipeline.plan import AnswerRequest, Plan, cycle_call, make_plan
 from headrace.pipeline.prompt import build_prompt
-from headrace.pipeline.quotes import choose
+from headrace.pipeline.quotes import choose_from_each
 from headrace.pipeline.relevance import relevant
 from headrace.pipeline.services import Services
 from headrace.pipeline.writing import Writer
 from headrace.retrieval.collections import held_embedder
-from headrace.retrieval.search import search
+from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.types import (
     DoneEvent,
     ErrorEvent,
@@ -88,22 +89,23 @@ async def _answer(services: Services, request: AnswerRequest) -> AsyncGenerator[
     budget = Budget(cycle_call(request.call), services.paces)
     index, held = await asyncio.to_thread(services.collections.opened, request.collection)
     plan = replace(plan, embedder=await held_embedder(services.models, held, plan.embedder))
-    planned = run.stage("plan", "; ".join(plan.skipped))
+    planned = run.stage("plan", _decided(plan))
+    if plan.kind == "chat":
+        async with contextlib.aclosing(_greet(services, plan, index, run)) as greeting:
+            yield planned
+            async for event in greeting:
+                yield event
+        return
 
-    result = await search(
-        index,
-        services.models,
-        plan.embedder,
-        plan.lookup,
-        options=plan.retrieval,
-        where=request.where,
-        k=plan.hits,
-        reranker=plan.reranker,
-        call=replace(budget.call, then=() if plan.generator is None else (plan.generator,)),
-        paces=services.paces,
-    )
+    finding = Finding(services, request, plan, index, budget)
+    async with contextlib.aclosing(finding.rounds()) as rounds:
+        hop = await anext(rounds, None)
+        yield planned  # not before: until here an error has its own status
+        while hop is not None:
+            yield hop
+            hop = await anext(rounds, None)
+    result = finding.result
     run.skipped += result.skipped
-    yield planned  # not before: until here an error has its own status
     yield run.stage("retrieve")
     yield HitsEvent(result.hits)
 
@@ -120,7 +122,7 @@ async def _answer(services: Services, request: AnswerRequest) -> AsyncGenerator[
                     yield event
             yield run.stage("generate")
         if checker.supported == 0:
-            async for event in _quote(services, plan, checker, sources, budget):
+            async for event in _quote(services, plan, checker, finding.grouped(sources), budget):
                 yield event
             yield run.stage("quote")
     yield _done(services, plan, checker, result, run)
@@ -199,18 +201,41 @@ async def _count(
 
 
 async def _quote(
-    services: Services, plan: Plan, checker: Checker, sources: list[Passage], budget: Budget
+    services: Services,
+    plan: Plan,
+    checker: Checker,
+    groups: Sequence[Sequence[Passage]],
+    budget: Budget,
 ) -> AsyncGenerator[Event, None]:
-    """An answer made of quotations alone; a refusal if none is left that holds."""
+    """An answer made of quotations alone, of each round's passages; a refusal if none is left that
+    holds."""
     began = time.monotonic()
-    found = await choose(
-        services.models, plan.embedder, plan.lookup, sources, plan.max_quotes, call=budget.call
+    found = await choose_from_each(
+        services.models, plan.embedder, plan.lookup, groups, plan.max_quotes, call=budget.call
     )
     async for event in checker.quote(found):
         yield event
     services.paces.note(f"quote {plan.embedder}", time.monotonic() - began)
     if checker.supported == 0:
         yield checker.refuse()
+
+
+async def _greet(
+    services: Services, plan: Plan, index: EmbeddedIndex, run: Run
+) -> AsyncGenerator[Event, None]:
+    """What is said to a greeting. Nothing is searched, and no model asked."""
+    checker = Checker(plan, index, ())
+    yield HitsEvent(())
+    yield checker.greet()
+    run.skipped.append("retrieve: a greeting asks nothing of the documents")
+    generation = await asyncio.to_thread(index.generation)
+    yield _done(services, plan, checker, SearchResult((), generation), run)
+
+
+def _decided(plan: Plan) -> str:
+    """The detail of the plan's event."""
+    kind = plan.kind.replace("_", "-")
+    return "; ".join([f"{kind}: {plan.why}", f"effort {plan.effort}", *plan.skipped])
 
 
 def _done(

@@ -4,7 +4,8 @@ In this order, each only if the time does not suffice without it, and each told 
 
 1. The rerank depth (`headrace.retrieval.rerank`): as many hits as the reranker usually manages in
    its share of the time left; if it takes longer, the order stays as it was.
-2. The rewrite: made by rules, it costs nothing.
+2. The rewrite, where a generator makes it, and rounds of searching that usually take longer than
+   what is left (`headrace.pipeline.finding`). Made by rules, a rewrite costs nothing.
 3. The answer's length: as many tokens as the generator usually writes in the time left.
 4. The generator: if its first token usually takes longer than the time left, or hardly any token
    would follow, quotations alone answer.

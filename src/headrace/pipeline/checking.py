@@ -104,6 +104,10 @@ class Checker:
             yield self._say(f"“{quote.text}” [{quote.number}] ({where})\n")
             self.supported += 1
 
+    def greet(self) -> DeltaEvent:
+        """Return a greeting, and say what can be asked."""
+        return self._say(phrase("greeting", self._plan.question))
+
     def refuse(self) -> DeltaEvent:
         """Say that the documents do not answer."""
         self.refused = True

@@ -10,8 +10,9 @@ import msgspec
 from headrace.config.answering import AnswerOptions, RetrievalOptions
 from headrace.config.options import Config
 from headrace.errors import BadRequest, UnknownModel
-from headrace.pipeline.followup import standalone
+from headrace.pipeline.classify import EFFORTS, Effort, Kind, classify
 from headrace.pipeline.language import language
+from headrace.pipeline.rewrite import standalone
 from headrace.types import USER, Call, Filter, Message, Role
 
 MAX_QUESTION = 20_000
@@ -28,6 +29,7 @@ class AnswerRequest(msgspec.Struct, frozen=True):
     history: tuple[Message, ...] = ()
     generate: Literal["auto", "none"] | None = None
     generator: str | None = None
+    effort: Literal["fast", "balanced", "deep", "auto"] | None = None
     strict: bool | None = None
     hits: int | None = None
     max_tokens: int | None = None
@@ -42,10 +44,16 @@ class AnswerRequest(msgspec.Struct, frozen=True):
 
 class Plan(msgspec.Struct, frozen=True):
     """`generator` is `None` for an answer made of quotations alone; `skipped` says which stages
-    were left out, and why. `lookup` is what is searched for: the question, made to stand alone."""
+    were left out, and why. `lookup` is what is searched for: the question, made to stand alone.
+    `kind` is what kind of question it is, `why` says by what; `helper` is the generator that may
+    rewrite it."""
 
     question: str
     lookup: str
+    kind: Kind
+    why: str
+    effort: Effort
+    helper: str | None
     embedder: str
     generator: str | None
     reranker: str | None
@@ -74,17 +82,29 @@ def make_plan(config: Config, request: AnswerRequest) -> Plan:
     retrieval = options.retrieval or config.retrieval
     generator, why_not = _generator(config, request, answer, options.generator, question)
     skipped = [f"generate: {why_not}"] if why_not else []
+    kind, why = classify(question)
+    effort = request.effort or answer.effort
+    if effort == "auto":
+        effort = EFFORTS[kind]
     if options.reranker is None:
         skipped.append("rerank: no reranker is configured")
+    elif effort == "fast":
+        skipped.append("rerank: effort is fast")
+    follow = kind != "chat" and answer.rewrite != "off"
+    hits = retrieval.hits * (2 if effort == "deep" else 1)
     return Plan(
         question=question,
-        lookup=standalone(question, request.history),
+        lookup=standalone(question, request.history) if follow else question,
+        kind=kind,
+        why=why,
+        effort=effort,
+        helper=_helper(config, generator, answer),
         embedder=options.embedder or config.defaults.embedder,
         generator=generator,
-        reranker=options.reranker,
+        reranker=None if effort == "fast" else options.reranker,
         retrieval=retrieval,
         answer=answer,
-        hits=request.hits or retrieval.hits,
+        hits=request.hits or hits,
         max_tokens=request.max_tokens or answer.max_tokens,
         max_quotes=request.max_quotes or answer.max_quotes,
         strict=answer.strict if request.strict is None else request.strict,
@@ -95,6 +115,12 @@ def make_plan(config: Config, request: AnswerRequest) -> Plan:
 def cycle_call(call: Call) -> Call:
     """The call of one run of the pipeline, under a name of its own."""
     return msgspec.structs.replace(call, cycle=uuid.uuid4().hex[:12])
+
+
+def _helper(config: Config, name: str | None, answer: AnswerOptions) -> str | None:
+    """The generator that may rewrite the question that it will answer, if it can."""
+    model = config.models.get(name) if name and answer.rewrite == "auto" else None
+    return name if model is not None and model.capable else None
 
 
 def _generator(

@@ -10,7 +10,7 @@ from headrace.pipeline import claims
 from headrace.pipeline.evidence import Evidence, Passage
 from headrace.pipeline.quotable import asked_for, quotable, whole
 from headrace.retrieval.base import Index
-from headrace.serving.models import Models, both
+from headrace.serving.models import Models, both, together
 from headrace.types import USER, Call, Document, Quote, Span
 
 CANDIDATES = 24
@@ -106,6 +106,38 @@ async def choose(
         if not any(_overlap(evidence, better, sources) for better in best):
             best.append(evidence)
     return best
+
+
+async def choose_from_each(
+    models: Models,
+    embedder: str,
+    question: str,
+    groups: Sequence[Sequence[Passage]],
+    limit: int,
+    *,
+    call: Call = USER,
+) -> list[Evidence]:
+    """At most `limit` spans, of which each group has its share: what the second of two passages
+    says would seldom be among the spans that are most like the question. The first group, which
+    the question itself found, has the larger share. The groups are compared side by side."""
+    shares = [limit // len(groups)] * len(groups)
+    shares[:1] = [limit - sum(shares[1:])] if shares else []
+    found = await together(
+        *(
+            choose(models, embedder, question, _renumbered(group), share, call=call)
+            for group, share in zip(groups, shares, strict=True)
+        )
+    )
+    return [
+        evidence._replace(hit=group[evidence.hit].index)
+        for group, chosen in zip(groups, found, strict=True)
+        for evidence in chosen
+    ]
+
+
+def _renumbered(group: Sequence[Passage]) -> list[Passage]:
+    """The passages of a group by their place in it."""
+    return [Passage(index, passage.hit) for index, passage in enumerate(group)]
 
 
 def _candidates(

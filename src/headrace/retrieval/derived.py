@@ -114,8 +114,6 @@ class Reader:
     def _open(self, found: Pointers, generation: int) -> None:
         """Open what the pointers name, if it is not what is open already. What cannot be opened
         counts as absent: everything is then held in memory until a writer repairs it."""
-        if found.switches != self._pointers.switches:
-            self._generation = -1  # all chunks are others
         if found.lexical != self._pointers.lexical or self._generation < 0:
             self._disk, self._disk_reader = None, None
             if found.lexical:

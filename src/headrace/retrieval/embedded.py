@@ -17,6 +17,7 @@ import numpy.typing as npt
 from headrace.retrieval.base import DocumentInfo, NewChunk, Removal, Scored
 from headrace.retrieval.derived import Persister, Reader
 from headrace.retrieval.files import exclusive, folder_bytes
+from headrace.retrieval.lexicon import Lexicon, LexiconKeeper
 from headrace.retrieval.rows import Embedder, Pointers, embedder_of, generation_of
 from headrace.retrieval.sides import (
     IndexSettings,
@@ -70,6 +71,7 @@ class EmbeddedIndex:
         self._created = meta["created"]
         self._reader = Reader(folder, self._store)
         self._persister = Persister(folder, self._store)
+        self._lexicon = LexiconKeeper(folder)
         self._snapshot: CollectionSnapshot | None = None
         self._seen = -1
         self._snapshot_lock = Lock()
@@ -122,6 +124,10 @@ class EmbeddedIndex:
     def vectors(self, keys: Sequence[bytes]) -> dict[bytes, npt.NDArray[np.float32]]:
         return self._store.vectors(keys)
 
+    def lexicon(self) -> Lexicon:
+        """What the collection names and defines, as of its present generation."""
+        return self._lexicon.newest(self._store.db.reading)
+
     def reading(self) -> AbstractContextManager[sqlite3.Connection]:
         """A read transaction on the collection's SQLite file."""
         return self._store.db.reading()
@@ -158,6 +164,8 @@ class EmbeddedIndex:
             try:
                 self._persist(final=False)
                 yield self
+                self.lexicon()
+                self._lexicon.save()
             finally:
                 with self._writing_lock:
                     try:

@@ -27,8 +27,6 @@ class Pointers(NamedTuple):
     lexical: str
     dense: str
     lexical_generation: int
-    switches: int = 0
-    """How often another index was put in the place of the one in use: its chunks are others."""
 
 
 class Embedder(NamedTuple):
@@ -90,8 +88,7 @@ def pointers(db: sqlite3.Connection) -> Pointers:
     if "deleted" in rows:
         raise UnknownCollection(rows.get("name", ""), ())
     generation = int(rows.get("lexical_generation", "0"))
-    switches = int(rows.get("switches", "0"))
-    return Pointers(rows.get("lexical", ""), rows.get("dense", ""), generation, switches)
+    return Pointers(rows.get("lexical", ""), rows.get("dense", ""), generation)
 
 
 def embedder_of(db: sqlite3.Connection) -> Embedder:

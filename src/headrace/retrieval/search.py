@@ -107,22 +107,17 @@ async def search_many(
     stages: bool = False,
 ) -> list[SearchResult]:
     """The best `k` hits for each query, all of one generation; their timings are those of the whole
-    batch. `call.then` names the models that come after the search. With `stages`, the results hold
-    every stage's whole list, which changes nothing else.
+    batch. `call.then` names the models that come after the search.
 
     1. Lexical search and the queries' embedding start at once; dense search follows. 2. The lists
     are fused. 3. Texts are fetched after that, so what was deleted meanwhile is not among the hits.
     4. A reranker, if any, scores the first `rerank_depth`, or what there is time for.
 
-    The steps in threads are two, not one each: a change of threads costs as much as a search of a
-    small collection.
-
     `embedder` is the configured one; what the collection holds decides (`held_embedder`). Raises
     `BadRequest` for an empty query, `ConfigError` if the collection's vectors are of an embedder
     that is not there, `UnknownCollection` if it was deleted, and what `models` raises.
     """
-    if not all(query.strip() for query in queries):
-        raise BadRequest("the query is empty", field="query")
+    _refuse_empty(queries)
     timer = Timer()
     first = call if reranker is None else replace(call, then=(reranker, *call.then))
     depth = max(options.depth, k)
@@ -130,13 +125,13 @@ async def search_many(
         *(index, models, embedder, list(queries), depth, where, first, timer)
     )
     wanted = max(k, options.rerank_depth if reranker else 0)
-    traces: list[dict[str, tuple[int, ...]]] = []
+    nears: list[list[Scored]] = []
 
     def rest(query: str, vector: npt.NDArray[np.float32], words: list[Scored]) -> list[Hit]:
         near = timer.call("dense", snapshot.search_dense, vector, depth, where)
         scores = timer.call("fuse", _fused, near, words, query, options, wanted + SPARE)
         found = timer.call("fetch", index.get, scores, where)
-        traces.append(_stages(near, words, query, options) if stages else {})
+        nears.append(near)
         return without_copies(found, wanted)
 
     lists = await _in_thread(lambda: list(map(rest, queries, vectors, by_words)))
@@ -144,14 +139,14 @@ async def search_many(
     if reranker and any(lists):
         work = _reranked(models, reranker, queries, lists, call, paces or Paces())
         lists, skipped = await timer.wait("rerank", work)
-        if stages:
-            for trace, hits in zip(traces, lists, strict=True):
-                trace["rerank"] = tuple(hit.chunk_id for hit in hits)
     timings = timer.total()
-    return [
-        SearchResult(tuple(hits[:k]), snapshot.generation, timings, skipped, trace)
-        for hits, trace in zip(lists, traces, strict=True)
-    ]
+    found = [SearchResult(tuple(hits[:k]), snapshot.generation, timings, skipped) for hits in lists]
+    return _traced(found, queries, nears, by_words, options, lists) if stages else found
+
+
+def _refuse_empty(queries: Sequence[str]) -> None:
+    if not all(query.strip() for query in queries):
+        raise BadRequest("the query is empty", field="query")
 
 
 async def _both_ways(
@@ -222,15 +217,26 @@ def _fused(
     return _scores({"dense": near, "lexical": by_words}, best)
 
 
-def _stages(
-    near: Sequence[Scored], by_words: Sequence[Scored], query: str, options: RetrievalOptions
-) -> dict[str, tuple[int, ...]]:
-    """Chunk ids of each list and of all of them fused, best first."""
-    return {
-        "dense": tuple(found.chunk_id for found in near),
-        "lexical": tuple(found.chunk_id for found in by_words),
-        "fused": tuple(_fused(near, by_words, query, options, len(near) + len(by_words))),
-    }
+def _traced(
+    results: Sequence[SearchResult],
+    queries: Sequence[str],
+    nears: Sequence[Sequence[Scored]],
+    by_words: Sequence[Sequence[Scored]],
+    options: RetrievalOptions,
+    lists: Sequence[Sequence[Hit]],
+) -> list[SearchResult]:
+    """The results with the chunk ids of every stage's whole list, best first."""
+    traced = []
+    for number, (query, near, words) in enumerate(zip(queries, nears, by_words, strict=True)):
+        stages = {
+            "dense": tuple(one.chunk_id for one in near),
+            "lexical": tuple(one.chunk_id for one in words),
+            "fused": tuple(_fused(near, words, query, options, len(near) + len(words))),
+        }
+        if any("rerank" in hit.scores for hit in lists[number]):
+            stages["rerank"] = tuple(hit.chunk_id for hit in lists[number])
+        traced.append(replace(results[number], stages=stages))
+    return traced
 
 
 def _scores(
@@ -248,4 +254,6 @@ def _scores(
 
 
 async def _in_thread(function: Callable[..., T], *arguments: object) -> T:
+    """A search takes two such steps, not one for each list: a change of threads costs as much as a
+    search of a small collection."""
     return await asyncio.get_running_loop().run_in_executor(_executor, function, *arguments)

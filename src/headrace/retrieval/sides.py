@@ -36,7 +36,8 @@ CREATE TABLE IF NOT EXISTS side_documents (
 ) WITHOUT ROWID
 """
 _DERIVED = ("lexical", "dense", "lexical_generation")
-_OWN = ("embedder", "fingerprint", "dimensions", "chunker", "chunk_tokens", *_DERIVED, "floor")
+_NUMBERS = ("generation", "floor")
+_OWN = ("embedder", "fingerprint", "dimensions", "chunker", "chunk_tokens", *_DERIVED, *_NUMBERS)
 
 
 class IndexSettings(msgspec.Struct, frozen=True):
@@ -59,7 +60,9 @@ class Unfilled(NamedTuple):
 
 
 def views(side: Side) -> tuple[str, ...]:
-    """For a connection that shall see `side` in the place of the index in use."""
+    """For a connection that shall see `side` in the place of the index in use: as it would be if
+    it were switched to now, in the next generation. Derived files made through it need nothing
+    after the switch. Its change log reaches back nowhere, so a reader always starts afresh."""
     own = ", ".join(f"'{key}'" for key in _OWN)
     return (
         "CREATE TEMP VIEW documents AS SELECT d.number, d.id, d.source, d.sha256, d.title, "
@@ -69,8 +72,11 @@ def views(side: Side) -> tuple[str, ...]:
         f"CREATE TEMP VIEW meta AS SELECT key, value FROM main.meta WHERE key NOT IN ({own}) "
         f"UNION ALL SELECT substr(key, {len(side) + 2}), value FROM main.meta "
         f"WHERE key GLOB '{side}.*' "
-        # The change log tells of the index in use, so a reader of a side always starts afresh.
-        "UNION ALL SELECT 'floor', value FROM main.meta WHERE key = 'generation'",
+        + "".join(
+            f"UNION ALL SELECT '{key}', CAST(value + 1 AS TEXT) FROM main.meta "
+            "WHERE key = 'generation' "
+            for key in _NUMBERS
+        ),
     )
 
 
@@ -151,14 +157,14 @@ def take_out(db: sqlite3.Connection, document: int) -> tuple[list[int], dict[Sid
 
 def point_side_to(db: sqlite3.Connection, side: Side, found: Pointers) -> None:
     """Name the derived indexes that were made for a side."""
-    _set_all(db, f"{side}.", dict(zip(_DERIVED, found[:3], strict=True)))
+    _set_all(db, f"{side}.", dict(zip(_DERIVED, found, strict=True)))
 
 
 def side_pointers(db: sqlite3.Connection, side: Side) -> Pointers | None:
-    """`None` if none were made of the present generation."""
+    """`None` if none were made since the documents last changed."""
     rows = dict(db.execute("SELECT key, value FROM meta WHERE key GLOB ?", (f"{side}.*",)))
     generation = int(rows.get(f"{side}.lexical_generation", "-1"))
-    if generation != generation_of(db):
+    if generation != generation_of(db) + 1:
         return None
     return Pointers(rows[f"{side}.lexical"], rows[f"{side}.dense"], generation)
 
@@ -193,20 +199,10 @@ def exchange(db: sqlite3.Connection, side: Side, in_use: IndexSettings) -> None:
     db.execute("DELETE FROM meta WHERE key GLOB ?", (f"{side}.*",))
     _set_all(db, f"{PREVIOUS}.", msgspec.to_builtins(in_use))
     _set_all(db, "", msgspec.to_builtins(wanted))
-    _set_all(db, "", dict(zip(_DERIVED, found[:3], strict=True)))
-    # Readers start afresh, although the log has nothing for them: the chunks are others.
-    switches = db.execute("SELECT value FROM meta WHERE key = 'switches'").fetchone()
-    generation = generation_of(db)
+    _set_all(db, "", dict(zip(_DERIVED, found, strict=True)))
+    # All chunks are others, so whoever is older than this generation starts afresh.
     db.execute("DELETE FROM changes")
-    _set_all(
-        db,
-        "",
-        {
-            "switches": int(switches[0]) + 1 if switches else 1,
-            "floor": generation,
-            "generation": generation + 1,
-        },
-    )
+    _set_all(db, "", dict.fromkeys(_NUMBERS, found.lexical_generation))
 
 
 def _set_all(db: sqlite3.Connection, prefix: str, entries: dict[str, object]) -> None:
