@@ -201,6 +201,7 @@ OTHER_REQUESTS: dict[str, object] = {
     "history": (Message("user", "Hello"),),
     "generate": None,
     "generator": "echo-generator",
+    "effort": "deep",
     "strict": True,
     "hits": 1,
     "max_tokens": 9,
