@@ -11,6 +11,7 @@ from headrace.errors import StorageError
 from headrace.ingest.jobs import Jobs
 from headrace.pipeline.services import Services
 from headrace.retrieval.collections import Collections
+from headrace.serving.embedding_cache import CachedModels, QueryVectors
 from headrace.serving.hosting import Host, model_host
 from headrace.serving.measured import MeasuredModels
 
@@ -32,7 +33,10 @@ async def application(config: Config, host: Host | None = None) -> AsyncIterator
         collections = stack.enter_context(contextlib.closing(Collections(folder)))
         if host is None:
             host = await stack.enter_async_context(model_host(config))
-        models = MeasuredModels(host.models, host.metrics)
+        measured = MeasuredModels(host.models, host.metrics)
+        vectors = QueryVectors()
+        vectors.configure(config.cache)
+        models = CachedModels(measured, host.metrics, vectors)
         jobs = await stack.enter_async_context(Jobs(config, collections, models))
         yield Services(
             config=config,
@@ -42,4 +46,5 @@ async def application(config: Config, host: Host | None = None) -> AsyncIterator
             jobs=jobs,
             metrics=host.metrics,
             control=host.control,
+            vectors=vectors,
         )

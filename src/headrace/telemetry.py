@@ -87,6 +87,28 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._of_caches()
+
+    def _of_caches(self) -> None:
+        self.cache_lookups = Counter(
+            "headrace_cache_lookups",
+            "Looks into a cache (answers, embeddings) by result: exact, semantic or hit, or miss.",
+            ["cache", "result"],
+            registry=self.registry,
+        )
+        self.cache_saved_seconds = Counter(
+            "headrace_cache_saved_seconds",
+            "What its hits took when they were made, less what the hits took.",
+            ["cache"],
+            registry=self.registry,
+        )
+        self.cache_bytes = Gauge(
+            "headrace_cache_bytes", "Memory that a cache takes.", ["cache"], registry=self.registry
+        )
+        self.cache_entries = Gauge(
+            "headrace_cache_entries", "Entries of a cache.", ["cache"], registry=self.registry
+        )
+
     def _of_models(self) -> None:
         self.tokens = Counter(
             "headrace_tokens",

@@ -348,8 +348,20 @@ class ConflictEvent(msgspec.Struct, frozen=True, tag="conflict", tag_field="type
     conflict: Conflict
 
 
+class Cached(msgspec.Struct, frozen=True):
+    """An answer that was given before. `similarity` is the cosine of the two questions (1 for the
+    same one); `saved_ms` is what the answer took when it was made, less what finding it took."""
+
+    kind: Literal["exact", "semantic"]
+    similarity: float
+    age_seconds: float
+    saved_ms: float
+
+
 class DoneEvent(msgspec.Struct, frozen=True, tag="done", tag_field="type"):
-    """The end of an answer. `refusal` means: the documents hold no answer, and the text says so."""
+    """The end of an answer. `refusal` means: the documents hold no answer, and the text says so.
+    `cached` is there if the answer came out of a cache: then no model wrote it, and `usage` is
+    nothing."""
 
     finish_reason: FinishReason
     usage: Usage
@@ -359,6 +371,7 @@ class DoneEvent(msgspec.Struct, frozen=True, tag="done", tag_field="type"):
     config_version: str
     generation: int
     ranker: str = ""  # which `ranker.json` was in force, if any
+    cached: Cached | None = None
 
 
 class ErrorEvent(msgspec.Struct, frozen=True, tag="error", tag_field="type"):

@@ -237,24 +237,78 @@ def test_no_escape_codes_where_nobody_looks_and_none_from_documents(
     assert "\x1b" not in headrace("search", "race keeper", env={"NO_COLOR": "1"}).stdout
 
 
-def test_another_embedder_for_a_collection(headrace: Headrace, folder: Path) -> None:
+def test_another_index_for_a_collection(headrace: Headrace, folder: Path) -> None:
     headrace("ingest", "docs")
     file = folder / "headrace.yaml"
     other = "source: dimensions=32"
     text = file.read_text(encoding="utf-8").replace("source: delay=0.2", other)
     file.write_text(text.replace("embedder: vectors", "embedder: slow"), encoding="utf-8")
-    refused = headrace("search", "race keeper")
-    assert refused.returncode != 0
-    assert "headrace collections rebuild default --embed" in refused.stderr
-    done = headrace("collections", "rebuild", "default", "--embed", "--json")
+    assert "race keeper" in headrace("search", "race keeper").stdout  # with the one that it has
+    done = headrace("collections", "reindex", "default", "--json")
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert (report["before"], report["embedder"], report["dimensions"]) == ("vectors", "slow", 32)
+    report = json.loads(done.stdout)["reindexed"]
+    assert report["before"]["embedder"] == "vectors"
+    assert (report["after"]["embedder"], report["after"]["dimensions"]) == ("slow", 32)
     assert report["embedded"] == report["chunks"] > 0
     assert "race keeper" in headrace("search", "race keeper").stdout
     assert headrace("collections", "verify", "default").returncode == 0
-    again = headrace("collections", "rebuild", "default", "--embed").stdout
-    assert "0 embedded" in again
-    missing = headrace("collections", "rebuild", "nothing", "--embed")
-    assert missing.returncode != 0
-    assert "nothing" in missing.stderr
+    assert "earlier" in headrace("collections", "reindex", "default", "--help").stdout
+    back = headrace("collections", "reindex", "default", "--back")
+    assert "slow, auto 400 -> vectors, auto 400" in back.stdout
+    assert "0 embedded" in back.stdout
+    assert "race keeper" in headrace("search", "race keeper").stdout
+    beside = json.loads(headrace("collections", "show", "default", "--json").stdout)["beside"]
+    assert beside["previous"]["embedder"] == "slow"
+    assert "dropped" in headrace("collections", "reindex", "default", "--forget").stdout
+    for wrong, words in (
+        (["nothing"], "nothing"),
+        (["default", "--back"], "no earlier index"),
+        (["default", "--back", "--forget"], "--forget"),
+        (["default", "--embedder", "nobody"], "nobody"),
+        (["default", "--embedder", "talk"], "talk"),
+        (["default", "--chunker", "odd"], "odd"),
+        (["default", "--chunk-tokens", "1"], "chunk-tokens"),
+        (["default", "--suite", "headrace.yaml"], "headrace.yaml"),
+        (["default", "--suite", "nowhere.yaml"], "nowhere.yaml"),
+    ):
+        refused = headrace("collections", "reindex", *wrong)
+        assert refused.returncode != 0, wrong
+        assert words in refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
+SUITE = """
+name: mine
+collection: default
+questions:
+  - {id: keeper, text: Who is the race keeper?, gold: [{document: handbook.md}]}
+"""
+
+
+def test_a_new_index_is_compared_on_a_suite(headrace: Headrace, folder: Path) -> None:
+    headrace("ingest", "docs")
+    (folder / "suite.yaml").write_text(SUITE, encoding="utf-8")
+    done = headrace(
+        *("collections", "reindex", "default", "--chunker", "plain", "--suite", "suite.yaml")
+    )
+    assert done.returncode == 0, done.stderr
+    lines = {line.split()[0]: line.split() for line in done.stdout.splitlines()}
+    assert lines["R@10"][1:4] == ["1", "1.000", "1.000"]
+    assert "switched" in done.stdout
+
+
+def test_removing_a_document_gives_a_receipt(headrace: Headrace) -> None:
+    headrace("ingest", "docs")
+    headrace("collections", "reindex", "default", "--chunker", "plain")
+    assert "handbook.md" in headrace("search", "race keeper").stdout
+    wrong = headrace("collections", "remove", "default", "nowhere.md")
+    assert wrong.returncode == 1
+    assert "there is no document 'nowhere.md'" in wrong.stderr
+    done = headrace("collections", "remove", "default", "handbook.md", "--json")
+    assert done.returncode == 0, done.stderr
+    receipt = json.loads(done.stdout)
+    (document,) = receipt["documents"]
+    assert document["chunks"] > 0
+    assert document["sides"]["previous"] > 0
+    assert receipt["generation"] == receipt["generation_before"] + 1
+    assert "handbook.md" not in headrace("search", "race keeper").stdout

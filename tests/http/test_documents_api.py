@@ -160,7 +160,12 @@ async def test_deleted_documents_are_gone_at_once(client: httpx.AsyncClient) -> 
     assert malformed.status_code == 422
     assert (await client.get(f"{DOCUMENTS}/{entry['id']}")).status_code == 200
     response = await client.delete(f"{DOCUMENTS}/{entry['id']}")
-    assert response.json() == {"deleted": [entry["id"]]}
+    receipt = response.json()
+    assert receipt["deleted"] == [entry["id"]]
+    (document,) = receipt["documents"]
+    assert (document["source"], document["chunks"]) == (entry["source"], entry["chunks"])
+    assert receipt["vectors"] == entry["chunks"]
+    assert receipt["generation"] == receipt["generation_before"] + 1
     found = await client.post("/api/collections/town/search", json={"query": "weekly market"})
     assert found.json()["hits"] == []
     assert (await client.get(f"{DOCUMENTS}/{entry['id']}")).status_code == 404

@@ -142,7 +142,7 @@ async def test_another_embedder_is_refused(
 ) -> None:
     other = ModelInfo("embed", Role.EMBEDDER, "echo", "another fingerprint", 8)
     index = collections.create("other", "embed", other)
-    with pytest.raises(ConfigError, match="headrace collections rebuild other --embed"):
+    with pytest.raises(ConfigError, match="headrace collections reindex other"):
         await search(index, models, "embed", "rent", options=OPTIONS, where=OWNER, k=3)
 
 

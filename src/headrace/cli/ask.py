@@ -144,11 +144,11 @@ async def answer_to_terminal(
     that ended the answer early."""
     import contextlib
 
-    from headrace.pipeline.answer import answer
+    from headrace.pipeline.cache import cached
 
     transcript = Transcript(quiet=json)
     try:
-        async with contextlib.aclosing(answer(services, request)) as events:
+        async with contextlib.aclosing(cached(services, request)) as events:
             async for event in events:
                 transcript.take(event)
     finally:
@@ -221,6 +221,9 @@ class Transcript:
 
     def print_sources(self) -> None:
         """The quotes with where they stand; the text only of those not in the answer already."""
+        if self.done is not None and (kept := self.done.cached) is not None:
+            note = f"given before, {kept.age_seconds:.0f} s ago; saved {kept.saved_ms:.0f} ms"
+            terminal.err().print(terminal.styled(("cache: ", "bold"), note))
         for quote in self.quotes:
             where = place(quote.source, quote.path, quote.page)
             self._console.print(
@@ -282,4 +285,5 @@ class Transcript:
             "skipped": done.skipped,
             "config_version": done.config_version,
             "generation": done.generation,
+            "cached": done.cached,
         }

@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from headrace.cli import terminal
+from headrace.cli import reindex, terminal
 from headrace.cli.common import ConfigOption, JsonOption, load_config, run
 from headrace.errors import BadRequest, StorageError
 
 if TYPE_CHECKING:
     from headrace.config.options import Config
     from headrace.ingest.compressing import Compressed
-    from headrace.ingest.reembed import Reembedded
     from headrace.pipeline.services import Services
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="List, show, delete, rebuild and verify collections.",
+    help="List, show, delete, rebuild, reindex and verify collections, and remove documents.",
 )
 
 T = TypeVar("T")
@@ -75,10 +74,12 @@ _COLUMNS = ("name", "documents", "chunks", "embedder", "generation")
 @app.command()
 def show(name: NameArgument, config: ConfigOption = None, json: JsonOption = False) -> None:
     """Show one collection and its documents."""
+    from headrace.ingest.reindex import kept
 
     def read(services: Services) -> tuple[Any, Any]:
         index = services.collections.open(name)
-        return _record(index.info()), [d._asdict() for d in index.documents()]
+        beside = {side: _record(found) for side, found in kept(index).items()}
+        return _record(index.info()) | {"beside": beside}, [d._asdict() for d in index.documents()]
 
     info, documents = _with_services(config, read)
     if json:
@@ -86,7 +87,7 @@ def show(name: NameArgument, config: ConfigOption = None, json: JsonOption = Fal
         return
     console = terminal.out()
     for key, value in info.items():
-        if key != "problem":
+        if key != "problem" and (key != "beside" or value):
             console.print(terminal.styled((f"{key}: ", "bold"), str(value)))
     if documents:
         head = ("source", "title", "chunker", "chunks", "characters", "labels")
@@ -123,17 +124,40 @@ def delete(
 
 
 @app.command()
+def remove(
+    name: NameArgument,
+    documents: Annotated[
+        list[str], typer.Argument(metavar="DOCUMENT...", help="Ids, or sources by their ends.")
+    ],
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Remove documents for ever (not the files that they were made from), with a receipt."""
+    from headrace.ingest.removal import named
+    from headrace.ingest.removal import remove as take_out
+
+    def work(services: Services) -> dict[str, Any]:
+        held = services.collections.open(name).documents()
+        ids = [named(held, text).id for text in documents]
+        return _record(take_out(services.collections, name, ids))
+
+    receipt = _with_services(config, work)
+    if json:
+        terminal.emit_json(receipt)
+        return
+    console = terminal.out()
+    for gone in receipt["documents"]:
+        beside = "".join(f", {count} of the {side} index" for side, count in gone["sides"].items())
+        console.print(f"removed {gone['source']} ({gone['id']}): {gone['chunks']} passages{beside}")
+    console.print(
+        f"{receipt['vectors']} vectors dropped; generation {receipt['generation_before']} -> "
+        f"{receipt['generation']}"
+    )
+
+
+@app.command()
 def rebuild(
     name: NameArgument,
-    embed: Annotated[
-        bool,
-        typer.Option(
-            "--embed",
-            help="Embed every passage again with the embedder that is configured now. Searches "
-            "go on with the old vectors until all are there; a run that was stopped, by Ctrl-C "
-            "or worse, goes on where it was when it is started again.",
-        ),
-    ] = False,
     compress: Annotated[
         bool,
         typer.Option(
@@ -145,32 +169,15 @@ def rebuild(
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Make the search indexes anew from the stored documents."""
-    if embed and compress:
-        raise BadRequest("--embed and --compress are two runs; the first one comes first")
+    """Make the search indexes anew from the stored passages and vectors."""
     if compress:
         _compress(name, load_config(config), json)
         return
-    if not embed:
-        _with_services(config, lambda services: services.collections.rebuild(name))
-        if json:
-            terminal.emit_json({"collection": name})
-        else:
-            terminal.out().print(f"rebuilt {name}")
-        return
-    from headrace.cli.common import fetch_for_question
-
-    loaded = load_config(config)
-    fetch_for_question(loaded, name, [loaded.collection(name).embedder])
-    done = run(_reembed(loaded, name))
+    _with_services(config, lambda services: services.collections.rebuild(name))
     if json:
-        terminal.emit_json(done)
-        return
-    change = f"{done.before} -> {done.embedder}" if done.before != done.embedder else done.embedder
-    terminal.out().print(
-        f"rebuilt {name} with {change}: {done.chunks} passages, {done.embedded} embedded, "
-        f"{done.seconds:.1f} s"
-    )
+        terminal.emit_json({"collection": name})
+    else:
+        terminal.out().print(f"rebuilt {name}")
 
 
 def _compress(name: str, config: Config, json: bool) -> None:
@@ -211,31 +218,7 @@ async def _compressed(config: Config, name: str) -> Compressed:
             )
 
 
-async def _reembed(config: Config, name: str) -> Reembedded:
-    """With a progress bar on standard error, if that is a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    from headrace.app import application
-    from headrace.ingest.reembed import reembed
-
-    embedder = config.collection(name).embedder
-    assert embedder is not None
-    console = terminal.err()
-    columns = (TextColumn("passages"), BarColumn(), MofNCompleteColumn(), Remaining())
-    async with application(config) as services:
-        with Progress(
-            *columns, console=console, disable=not console.is_terminal, transient=True
-        ) as bars:
-            bar = bars.add_task("", total=None)
-            return await reembed(
-                services.collections,
-                services.models,
-                name,
-                embedder,
-                batch_texts=config.ingest.batch_texts,
-                progress=lambda done, total: bars.update(bar, completed=done, total=total),
-            )
+app.command("reindex", epilog=reindex.EPILOG)(reindex.reindex)
 
 
 @app.command()

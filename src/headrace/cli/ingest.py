@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -109,12 +110,22 @@ async def ingest_to_terminal(
     labels: list[str] | None = None,
     metadata: dict[str, str] | None = None,
 ) -> Report:
-    """Run ingestion with progress on standard error: bars on a terminal, else a line every 10 s."""
+    """Run ingestion with progress on standard error."""
+    with progress_to_terminal("files") as show:
+        return await services.jobs.run(
+            collection, paths, prune=prune, labels=labels, metadata=metadata, progress=show
+        )
+
+
+@contextlib.contextmanager
+def progress_to_terminal(what: str) -> Iterator[Callable[[Progress], None]]:
+    """Shows progress through `what` (files, documents) and their passages on standard error: bars
+    on a terminal, else a line every 10 s."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
     console = terminal.err()
-    lines = Lines(console)
+    lines = Lines(console, what)
     with Bars(
         TextColumn("{task.description:9}", markup=False),
         BarColumn(),
@@ -125,7 +136,7 @@ async def ingest_to_terminal(
         disable=not console.is_terminal,
         transient=True,
     ) as bars:
-        files = bars.add_task("files", total=None, current="")
+        files = bars.add_task(what, total=None, current="")
         chunks = bars.add_task("passages", total=None, current="")
 
         def show(now: Progress) -> None:
@@ -136,9 +147,7 @@ async def ingest_to_terminal(
             bars.update(files, completed=now.files_done, total=now.files_total, current=name)
             bars.update(chunks, completed=now.chunks_done, total=now.chunks_total)
 
-        return await services.jobs.run(
-            collection, paths, prune=prune, labels=labels, metadata=metadata, progress=show
-        )
+        yield show
 
 
 class Lines:
@@ -147,10 +156,12 @@ class Lines:
     def __init__(
         self,
         console: Console,
+        what: str = "files",
         every: float = LINE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._console = console
+        self._what = what
         self._every = every
         self._clock = clock
         self._next = clock() + every
@@ -166,8 +177,9 @@ class Lines:
         if not self.due():
             return
         self._console.print(
-            f"{now.files_done} of {now.files_total} files, {now.chunks_done} of {now.chunks_total} "
-            f"passages so far: {terminal.shorten(terminal.safe(Path(now.current).name), 60)}"
+            f"{now.files_done} of {now.files_total} {self._what}, "
+            f"{now.chunks_done} of {now.chunks_total} passages so far: "
+            f"{terminal.shorten(terminal.safe(Path(now.current).name), 60)}"
         )
 
 

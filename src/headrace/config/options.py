@@ -13,6 +13,7 @@ from platformdirs import user_cache_path, user_data_path
 from pydantic import Field, model_validator
 
 from headrace.config.answering import AnswerOptions, RetrievalOptions
+from headrace.config.caching import CacheOptions
 from headrace.config.fields import RESTART, Device, Label, Name, Options, Size
 from headrace.config.model_options import DefaultModels, ModelOptions, default_models
 from headrace.types import Role
@@ -142,12 +143,12 @@ class CollectionOptions(Options):
     chunker: Literal["auto", "statute", "headings", "rows", "plain"] = Field(
         "auto",
         description="How documents are cut; `auto` picks per file. A change takes effect when "
-        "`headrace ingest` is next given the files.",
+        "`headrace ingest` is next given the files, or by `headrace collections reindex NAME`.",
     )
     embedder: Name | None = Field(
         None,
-        description="Embedder model; empty takes the default. After a change, "
-        "`headrace collections rebuild NAME --embed` gives the collection its vectors.",
+        description="Embedder model; empty takes the default. After a change, the collection keeps "
+        "the one that it has, until `headrace collections reindex NAME` gives it other vectors.",
     )
     generator: Name | None = Field(None, description="Generator model; empty takes the default.")
     reranker: Name | None = Field(None, description="Reranker model; empty takes the default.")
@@ -232,6 +233,7 @@ class Config(Options):
         AnswerOptions(), description="How answers are written and checked."
     )
     ingest: IngestOptions = Field(IngestOptions(), description="How files become documents.")
+    cache: CacheOptions = Field(CacheOptions(), description="What is kept for the next caller.")
 
     @model_validator(mode="before")
     @classmethod

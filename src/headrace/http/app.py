@@ -14,6 +14,7 @@ from starlette.types import Scope
 from headrace import __version__
 from headrace.http import (
     admin,
+    admin_caches,
     admin_models,
     collections,
     describe,
@@ -39,7 +40,7 @@ from headrace.types import Event
 
 PARTS = (
     *(openai, rerank, rag, sessions, collections, jobs, health),
-    *(admin, admin_models, model_files),
+    *(admin, admin_caches, admin_models, model_files),
 )
 MIB = 1024 * 1024
 
@@ -84,6 +85,7 @@ def create_app(services: Services, environment: Mapping[str, str] | None = None)
         jobs,
         health,
         admin,
+        admin_caches,
         admin_models,
         model_files,
     ):

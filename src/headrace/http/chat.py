@@ -35,7 +35,8 @@ from headrace.http.responses import (
     UnsupportedSentence,
 )
 from headrace.http.sse import event
-from headrace.pipeline.answer import AnswerRequest, answer
+from headrace.pipeline.cache import cached
+from headrace.pipeline.plan import AnswerRequest
 from headrace.types import (
     Call,
     Conflict,
@@ -109,6 +110,7 @@ def answer_request(body: ChatRequest, bound: Bound) -> AnswerRequest:
         hits=settings.hits,
         max_tokens=body.cap,
         max_quotes=settings.max_quotes,
+        cache=settings.cache,
         temperature=body.temperature or 0.0,
         top_p=body.top_p,
         seed=body.seed,
@@ -160,7 +162,7 @@ async def cited(context: Context, request: AnswerRequest) -> AsyncGenerator[Even
     """The pipeline's events, counted in the metrics as they pass."""
     outcome = "failed"
     try:
-        async with aclosing(answer(context.services, request)) as events:
+        async with aclosing(cached(context.services, request)) as events:
             async for item in events:
                 if isinstance(item, UnsupportedEvent):
                     context.metrics.sentences_unsupported.inc()
@@ -232,6 +234,7 @@ class Collected:
             generation=self.done.generation,
             refused=self.refused,
             conflicts=tuple(self.conflicts),
+            cached=self.done.cached,
         )
 
 

@@ -19,7 +19,9 @@ from headrace.http.responses import (
     DocumentEntry,
     DocumentList,
     DocumentText,
+    Receipt,
 )
+from headrace.ingest.removal import remove
 from headrace.retrieval.base import DocumentInfo, Index
 from headrace.retrieval.collections import CollectionInfo
 from headrace.types import Span
@@ -59,6 +61,7 @@ async def delete_collection(request: Request, name: str) -> Response:
     context = context_of(request)
     await context.check_name(name)
     await asyncio.to_thread(context.services.collections.delete, name)
+    context.services.kept.drop_collection(name)
     return json_response(Deleted((name,)))
 
 
@@ -125,17 +128,18 @@ async def show_document(
 @router.delete(
     "/api/collections/{name}/documents/{document_id}",
     summary="Delete a document",
-    responses=described(Deleted, 409),
+    responses=described(Receipt, 409),
 )
 async def delete_document(request: Request, name: str, document_id: str) -> Response:
-    """From the answer on, no search finds it. Needs an admin key."""
+    """From the answer on, no search finds it, nothing quotes it and no cache gives it. The answer
+    is a receipt of what was removed. Needs an admin key."""
     return await _delete(request, name, [document_id])
 
 
 @router.delete(
     "/api/collections/{name}/documents",
     summary="Delete documents",
-    responses=described(Deleted, 409),
+    responses=described(Receipt, 409),
 )
 async def delete_documents(
     request: Request,
@@ -156,12 +160,20 @@ async def _delete(request: Request, name: str, document_ids: list[str]) -> Respo
         if document_id not in known:
             raise _no_document(name, document_id)
 
-    def remove() -> None:
-        with context.services.collections.writer(name) as index:
-            index.delete(document_ids)
-
-    await asyncio.to_thread(remove)
-    return json_response(Deleted(tuple(document_ids)))
+    services = context.services
+    removal = await asyncio.to_thread(remove, services.collections, name, document_ids)
+    cleared = services.kept.drop_collection(name)
+    services.kept.tell(services.metrics)
+    return json_response(
+        Receipt(
+            deleted=tuple(document_ids),
+            documents=removal.documents,
+            vectors=removal.vectors,
+            generation_before=removal.generation_before,
+            generation=removal.generation,
+            answers_cleared=cleared,
+        )
+    )
 
 
 async def _readable(index: Index, caller: Caller) -> list[DocumentInfo]:

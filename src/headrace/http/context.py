@@ -95,6 +95,7 @@ class Live:
         services = replace(self.context.services, config=config, config_version=version)
         self.context = self._context(services)
         services.jobs.configure(config)
+        services.vectors.configure(config.cache)
 
 
 def begin(scope: Scope, live: Live) -> Context:

@@ -49,6 +49,7 @@ async def rag_chat(request: Request, body: RagChatRequest) -> Response:
         hits=body.hits,
         max_tokens=body.max_tokens,
         max_quotes=body.max_quotes,
+        cache=body.cache,
         temperature=body.temperature,
         call=bound.call,
     )

@@ -120,6 +120,11 @@ class AnswerSettings(Narrowing):
     max_quotes: int | None = Field(
         None, ge=1, le=50, description="Most quotations in an answer made of quotations alone."
     )
+    cache: bool = Field(
+        True,
+        description="Whether an answer that was given before will do, where the configuration has "
+        "a cache; with `false` this one is not kept either.",
+    )
 
 
 def _plain_text(content: object) -> object:

@@ -7,10 +7,11 @@ from typing import Any, Literal
 import msgspec
 
 from headrace.ingest.outcomes import Job
+from headrace.retrieval.base import RemovedDocument
 from headrace.retrieval.collections import CollectionInfo
 from headrace.serving.settings import Changed
 from headrace.serving.status import DeviceStatus, ModelStatus
-from headrace.types import Conflict, Hit, HopEvent, Quote, Refused, Span
+from headrace.types import Cached, Conflict, Hit, HopEvent, Quote, Refused, Span
 
 
 class Extension(msgspec.Struct, frozen=True):
@@ -21,7 +22,8 @@ class Extension(msgspec.Struct, frozen=True):
     why, with the nearest passages. `conflicts` are between passages. `hops` tells what was searched
     for and found, where more than the question itself was. `timings` are
     milliseconds per stage, `skipped` says what was left out and why, `config_version` and
-    `generation` identify the configuration and the state of the index.
+    `generation` identify the configuration and the state of the index. `cached` is there if the
+    answer came out of a cache.
     """
 
     quotes: tuple[Quote, ...]
@@ -35,6 +37,7 @@ class Extension(msgspec.Struct, frozen=True):
     generation: int
     refused: Refused | None = None
     conflicts: tuple[Conflict, ...] = ()
+    cached: Cached | None = None
 
 
 class UnsupportedSentence(msgspec.Struct, frozen=True):
@@ -254,6 +257,20 @@ class Deleted(msgspec.Struct, frozen=True):
     deleted: tuple[str, ...]
 
 
+class Receipt(msgspec.Struct, frozen=True):
+    """Documents that were deleted, each with its passages in the index in use and in those beside
+    it (`next`, being made; `previous`, kept for going back); `vectors` that nothing uses any more
+    and that are gone too. `answers_cleared` counts what this server process had in its cache; the
+    other ones compare the generation at each lookup and give nothing older."""
+
+    deleted: tuple[str, ...]
+    documents: tuple[RemovedDocument, ...]
+    vectors: int
+    generation_before: int
+    generation: int
+    answers_cleared: int
+
+
 class Readiness(msgspec.Struct, frozen=True):
     """`problems` is empty when `ready`."""
 
@@ -288,6 +305,23 @@ class ModelStates(msgspec.Struct, frozen=True):
 
 class DeviceList(msgspec.Struct, frozen=True):
     devices: tuple[DeviceStatus, ...]
+
+
+class CacheState(msgspec.Struct, frozen=True):
+    """Lookups that hit, by kind, and that missed; seconds that the hits saved; what it holds."""
+
+    hits: dict[str, int]
+    misses: int
+    hit_rate: float
+    saved_seconds: float
+    entries: int
+    bytes: int
+
+
+class CacheStates(msgspec.Struct, frozen=True):
+    """`answers`, and `embeddings` of queries."""
+
+    caches: dict[str, CacheState]
 
 
 class Pulled(msgspec.Struct, frozen=True):

@@ -13,23 +13,31 @@ import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from headrace.config.options import IngestOptions
-from headrace.errors import BadRequest, ModelFailed, ReadError
+from headrace.errors import BadRequest, ModelFailed, ReadError, UnknownCollection
 from headrace.ingest.discover import Candidate
 from headrace.ingest.embedding import Embedding, Vector
 from headrace.ingest.frames import Read, Same
 from headrace.ingest.outcomes import FileOutcome, document_id
 from headrace.ingest.reading import ReaderProcess
-from headrace.ingest.stamps import Stamp, drop_stamps, read_stamps, stamp, write_stamp
+from headrace.ingest.stamps import (
+    Cut,
+    Stamp,
+    chosen_cut,
+    drop_stamps,
+    read_stamps,
+    stamp,
+    write_stamp,
+)
 from headrace.ingest.tally import Tally
 from headrace.ingest.threads import in_thread
 from headrace.retrieval.base import DocumentInfo, NewChunk, chunk_key, embedding_text
-from headrace.retrieval.collections import Collections, check_embedder
+from headrace.retrieval.collections import Collections, check_embedder, held_embedder
 from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.serving.models import Models
 from headrace.types import Document
@@ -304,17 +312,39 @@ async def ingest(
     began = time.monotonic()
     try:
         async with ReaderProcess(order.options) as reader:
+            order = await _as_held(collections, models, collection, order)
             info = await models.info(order.embedder)
             began = time.monotonic()  # loading the model is no part of the speed
             await in_thread(collections.create, collection, order.embedder, info)
             async with writing(collections, collection) as index:
-                held = await in_thread(index.embedder)  # now it stays the same
-                check_embedder(collection, held, order.embedder, info)
+                # Now it stays the same; a reindexing may have switched until now.
+                order = await _as_held(collections, models, collection, order)
+                info = await models.info(order.embedder)
+                check_embedder(collection, await in_thread(index.embedder), order.embedder, info)
                 await Flow(order, index, models, reader, tally, info.fingerprint).run()
     except BaseExceptionGroup as group:
         raise cause(group) from group
     finally:
         tally.ended(time.monotonic() - began)
+
+
+async def _as_held(
+    collections: Collections, models: Models, collection: str, order: Order
+) -> Order:
+    """With the embedder that the collection has, and the chunker that its reindexing chose, unless
+    the configuration was changed since."""
+    try:
+        index, held = await in_thread(collections.opened, collection)
+    except UnknownCollection:  # then the order makes it
+        return order
+    cut = Cut(order.chunker, order.options.chunk_tokens)
+    chosen = await in_thread(chosen_cut, index, cut)
+    return replace(
+        order,
+        embedder=await held_embedder(models, held, order.embedder),
+        chunker=chosen.chunker,
+        options=order.options.model_copy(update={"chunk_tokens": chosen.chunk_tokens}),
+    )
 
 
 def cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

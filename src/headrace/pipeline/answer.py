@@ -7,6 +7,8 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Sequence
 
+from msgspec.structs import replace
+
 from headrace.errors import DeadlineExceeded, HeadraceError, Overloaded
 from headrace.pipeline.budget import Budget, until
 from headrace.pipeline.checking import Checker
@@ -19,6 +21,7 @@ from headrace.pipeline.refusal import conflicts, refused, supported
 from headrace.pipeline.services import Services
 from headrace.pipeline.versions import current
 from headrace.pipeline.writing import Writer
+from headrace.retrieval.collections import held_embedder
 from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.types import (
     DoneEvent,
@@ -34,6 +37,8 @@ from headrace.types import (
 )
 
 __all__ = ["AnswerRequest", "answer"]
+
+REPEATED = "generate: cut short, the model repeated itself"
 
 
 class Run:
@@ -83,7 +88,8 @@ async def _answer(services: Services, request: AnswerRequest) -> AsyncGenerator[
     run = Run()
     plan = make_plan(services.config, request)
     budget = Budget(cycle_call(request.call), services.paces)
-    index = await asyncio.to_thread(services.collections.open, request.collection)
+    index, held = await asyncio.to_thread(services.collections.opened, request.collection)
+    plan = replace(plan, embedder=await held_embedder(services.models, held, plan.embedder))
     planned = run.stage("plan", _decided(plan))
     if plan.kind == "chat":
         async with contextlib.aclosing(_greet(services, plan, index, run)) as greeting:
@@ -251,7 +257,7 @@ def _done(
     run: Run,
 ) -> DoneEvent:
     retrieval = {f"retrieve.{name}": ms for name, ms in result.timings.items()}
-    repeated = ("generate: cut short, the model repeated itself",) if checker.repeats else ()
+    repeated = (REPEATED,) if checker.repeats else ()
     return DoneEvent(
         finish_reason=run.finish_reason,
         usage=run.usage,

@@ -20,7 +20,8 @@ MAX_QUESTION = 20_000
 
 
 class AnswerRequest(msgspec.Struct, frozen=True):
-    """A question to a collection. What is `None` comes from the collection's configuration."""
+    """A question to a collection. What is `None` comes from the collection's configuration.
+    `cache` is whether an answer that was given before will do, where the configuration has such."""
 
     collection: str
     question: str
@@ -38,6 +39,7 @@ class AnswerRequest(msgspec.Struct, frozen=True):
     seed: int | None = None
     stop: tuple[str, ...] = ()
     call: Call = USER
+    cache: bool = True
 
 
 class Plan(msgspec.Struct, frozen=True):

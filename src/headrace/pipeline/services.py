@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 from headrace.config.options import Config
 from headrace.ingest.jobs import Jobs
+from headrace.pipeline.kept_answers import KeptAnswers
 from headrace.retrieval.collections import Collections
 from headrace.serving.control import Control
+from headrace.serving.embedding_cache import QueryVectors
 from headrace.serving.models import Models
 from headrace.serving.paces import Paces
 from headrace.telemetry import Metrics
@@ -18,7 +20,7 @@ class Services:
     """The parts of a running Headrace. `config_version` identifies the configuration in every
     answer; `metrics` counts what passes through `models` and what `http` serves; `control` asks the
     host, which may be another process, what only the host knows; `paces` remembers what took how
-    long."""
+    long, `kept` which answers were given, `vectors` those of queries."""
 
     config: Config
     config_version: str
@@ -28,3 +30,5 @@ class Services:
     metrics: Metrics
     control: Control
     paces: Paces = field(default_factory=Paces)
+    kept: KeptAnswers = field(default_factory=KeptAnswers)
+    vectors: QueryVectors = field(default_factory=QueryVectors)

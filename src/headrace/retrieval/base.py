@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -50,6 +51,25 @@ class DocumentInfo(NamedTuple):
     labels: tuple[str, ...]
     metadata: dict[str, str]
     added: str
+
+
+class RemovedDocument(msgspec.Struct, frozen=True):
+    """A document that was deleted, with how many chunks: in the index that was in use, and in those
+    beside it, by their name (`next`, being built; `previous`, kept for going back)."""
+
+    id: str
+    source: str
+    chunks: int
+    sides: dict[str, int]
+
+
+class Removal(msgspec.Struct, frozen=True):
+    """What a deletion did. `vectors` that nothing uses any more are gone too."""
+
+    documents: tuple[RemovedDocument, ...]
+    vectors: int
+    generation_before: int
+    generation: int
 
 
 class Snapshot(Protocol):

@@ -21,6 +21,7 @@ from headrace.retrieval.files import exclusive
 from headrace.retrieval.rows import Embedder
 from headrace.retrieval.store import Store
 from headrace.retrieval.verify import VerifyReport
+from headrace.serving.models import Models
 
 _NAME = re.compile(NAME_PATTERN)
 _MAX_NAME_BYTES = 200
@@ -73,6 +74,11 @@ class Collections:
                     raise UnknownCollection(name, self.names())
                 index = self._open[name] = EmbeddedIndex(self.folder / name)
             return index
+
+    def opened(self, name: str) -> tuple[EmbeddedIndex, Embedder]:
+        """With the embedder that it has at this moment. Raises `UnknownCollection`."""
+        index = self.open(name)
+        return index, index.embedder()
 
     def info(self, name: str) -> CollectionInfo:
         return self.open(name).info()
@@ -172,6 +178,16 @@ def check_embedder(collection: str, held: Embedder, embedder: str, info: ModelIn
         raise ConfigError(
             f"collection {collection!r} holds vectors of embedder {held.name!r} "
             f"({held.fingerprint}), but the configured one is {embedder!r} ({info.fingerprint}): "
-            f"set `collections.{collection}.embedder` back, or embed its passages again with "
-            f"`headrace collections rebuild {collection} --embed`"
+            f"configure {held.name!r} as it was, or give the collection other vectors with "
+            f"`headrace collections reindex {collection}`"
         )
+
+
+async def held_embedder(models: Models, held: Embedder | None, embedder: str) -> str:
+    """The model whose vectors a collection holds, if it is there as it was then, else `embedder`.
+    The configuration says which model a collection shall have; until it is reindexed, it is
+    searched and added to with the one that it has."""
+    if held is None or held.name == embedder or held.name not in models.names():
+        return embedder
+    same = (await models.info(held.name)).fingerprint == held.fingerprint
+    return held.name if same else embedder

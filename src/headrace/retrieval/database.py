@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock, RLock
@@ -32,8 +32,10 @@ class Database:
     (about 5 ms) per document.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, views: Sequence[str] = ()) -> None:
+        """`views` are statements that every connection begins with."""
         self.path = path
+        self._views = views
         self._write_lock = RLock()
         self._pool: deque[sqlite3.Connection] = deque()
         self._closed = False
@@ -51,6 +53,8 @@ class Database:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
         db.execute("PRAGMA foreign_keys=ON")
+        for statement in self._views:
+            db.execute(statement)
         return db
 
     @contextmanager

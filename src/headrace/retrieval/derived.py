@@ -45,8 +45,9 @@ from headrace.retrieval.rows import (
     read_chunks,
     read_vectors,
 )
+from headrace.retrieval.sides import folders
 from headrace.retrieval.snapshot import CollectionSnapshot, mask_of
-from headrace.retrieval.store import Store, change_vectors, point_to
+from headrace.retrieval.store import Store, point_to
 from headrace.types import ALL_ACCESS, Filter
 
 _EVERYTHING = Filter(access=ALL_ACCESS)
@@ -226,22 +227,10 @@ class Persister:
     def rebuild(self) -> None:
         """Make both derived indexes anew beside the live ones, then switch in one transaction."""
         with self._store.db.reading() as db:
-            made = self._write_all(db)
+            made = self.write_all(db)
         with self._store.db.transaction() as db:
             point_to(db, made)
         self._store.forget_changes(made.lexical_generation)
-        self.clean()
-
-    def change_embedder(self, embedder: Embedder) -> None:
-        """Switch to the staged vectors of another embedder: they, whose they are, and the indexes
-        made of them become visible by one commit. Raises `StorageError` if a vector is missing.
-        Others may read meanwhile, but not write."""
-        with self._store.db.transaction() as db:
-            change_vectors(db, embedder)
-            made = self._write_all(db)
-            point_to(db, made)
-        self._store.forget_changes(made.lexical_generation)
-        self._store.clear_staged()
         self.clean()
 
     def close(self) -> None:
@@ -250,7 +239,7 @@ class Persister:
     def clean(self) -> None:
         """Remove folders that nothing names. Who has them open keeps them."""
         with self._store.db.reading() as db:
-            keep = set(pointers(db)[:2])
+            keep = {*pointers(db)[:2], *folders(db)}
         for path in self._folder.iterdir():
             name = path.name
             if name.startswith(("lexical-", "dense-", ".new-")) and name not in keep:
@@ -289,7 +278,7 @@ class Persister:
         new = int(np.count_nonzero(live[base.meta.last + 1 :]))
         return new > max(FLAT_ROWS, share * base.meta.rows) or dead > share * base.meta.rows
 
-    def _write_all(self, db: sqlite3.Connection) -> Pointers:
+    def write_all(self, db: sqlite3.Connection) -> Pointers:
         """New folders for what `db` sees."""
         generation = generation_of(db)
         self._start_lexical(db, generation)

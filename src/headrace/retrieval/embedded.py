@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from threading import Lock, RLock
+from uuid import uuid4
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from headrace.retrieval.base import DocumentInfo, NewChunk, Scored
+from headrace.retrieval.base import DocumentInfo, NewChunk, Removal, Scored
 from headrace.retrieval.derived import Persister, Reader
 from headrace.retrieval.files import exclusive, folder_bytes
 from headrace.retrieval.lexicon import Lexicon, LexiconKeeper
 from headrace.retrieval.ranker import RankerFile
-from headrace.retrieval.rows import Embedder, embedder_of, generation_of
+from headrace.retrieval.rows import Embedder, Pointers, embedder_of, generation_of
+from headrace.retrieval.sides import (
+    IndexSettings,
+    Side,
+    exchange,
+    point_side_to,
+    side_pointers,
+)
 from headrace.retrieval.snapshot import CollectionSnapshot
 from headrace.retrieval.store import Store
 from headrace.retrieval.verify import VerifyReport, verify
@@ -52,10 +60,13 @@ class CollectionInfo(msgspec.Struct, frozen=True):
 class EmbeddedIndex:
     """See `base.Index`. Thread-safe; any number of processes may have the same folder open."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, side: Side | None = None) -> None:
         """Raises `StorageError` if the folder does not hold a collection that can be read."""
         self.folder = folder
-        self._store = Store(folder / STORE_FILE)
+        self.token = uuid4().hex
+        """Names this very collection as long as it is open: one that is made anew under the same
+        name, or restored from a backup, gets another."""
+        self._store = Store(folder / STORE_FILE, side=side)
         meta = self._store.meta()
         self.name = meta["name"]
         self._created = meta["created"]
@@ -92,6 +103,10 @@ class EmbeddedIndex:
         """Whose vectors the collection holds at this moment; a snapshot has its own."""
         with self._store.db.reading() as db:
             return embedder_of(db)
+
+    def seen_embedder(self) -> Embedder | None:
+        """That of the newest snapshot made here so far. Does not block."""
+        return None if self._snapshot is None else self._snapshot.embedder
 
     def search_dense(self, vector: npt.NDArray[np.float32], k: int, where: Filter) -> list[Scored]:
         return self.snapshot().search_dense(vector, k, where)
@@ -173,10 +188,14 @@ class EmbeddedIndex:
         return generation
 
     def delete(self, document_ids: Sequence[str]) -> int:
+        return self.remove(document_ids).generation
+
+    def remove(self, document_ids: Sequence[str]) -> Removal:
+        """Like `delete`, and say what went. The sides lose the documents too."""
         with self._writing():
-            generation = self._store.delete(document_ids)
-            self._persist_if_due(generation)
-        return generation
+            removal = self._store.remove(document_ids)
+            self._persist_if_due(removal.generation)
+        return removal
 
     def stage(self, vectors: Mapping[bytes, npt.NDArray[np.float32]]) -> None:
         self._store.stage(vectors)
@@ -195,13 +214,53 @@ class EmbeddedIndex:
             self._persister.rebuild()
             self._persister.close()
 
-    def change_embedder(self, embedder: Embedder) -> None:
-        """Switch to another embedder, for which every chunk's vector is staged under its
-        `chunk_key`; a process that reads sees all of the old state or all of the new one. Raises
-        `StorageError` if a vector is missing; then nothing has changed."""
+    def side(self, side: Side) -> EmbeddedIndex:
+        """A side as if it were in use, for reading; whoever asks for it closes it."""
+        return EmbeddedIndex(self.folder, side=side)
+
+    def upsert_side(
+        self, side: Side, number: int, document: Document, chunks: Sequence[NewChunk]
+    ) -> bool:
+        """See `Store.upsert_side`. Needs no lock: nobody sees a side before `exchange`."""
+        return self._store.upsert_side(side, number, document, chunks)
+
+    def write_side(self, side: Side) -> None:
+        """Make the derived files of a side, unless they are there and of this generation."""
         with self._writing():
-            self._persister.change_embedder(embedder)
+            self._write_side(side)
+
+    def _write_side(self, side: Side) -> None:
+        with self._store.db.reading() as db:
+            if side_pointers(db, side) is not None:
+                return
+        with closing(self.side(side)) as beside:
+            made = beside._write_files()
+        with self._store.db.transaction() as db:
+            point_side_to(db, side, made)
+
+    def _write_files(self) -> Pointers:
+        with self._store.db.reading() as db:
+            made = self._persister.write_all(db)
+        self._persister.close()
+        return made
+
+    def exchange(
+        self,
+        side: Side,
+        in_use: IndexSettings,
+        also: Callable[[sqlite3.Connection], None] = lambda db: None,
+    ) -> None:
+        """Put a side in the place of the index in use; a process that reads sees all of the old
+        state or all of the new one. `in_use` are the settings of the old one, `also` is done in
+        the same transaction. Raises `StorageError` if a document is missing; then nothing has
+        changed."""
+        with self._writing():
+            self._write_side(side)
+            with self._store.db.transaction() as db:
+                exchange(db, side, in_use)
+                also(db)
             self._persister.close()
+            self._persister.clean()
 
     def verify(self) -> VerifyReport:
         """Compare the truth with what is derived, after bringing that up to date."""

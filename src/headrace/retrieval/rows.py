@@ -16,6 +16,10 @@ from headrace.types import Filter
 _T = TypeVar("_T")
 
 
+IN_USE = "JOIN documents d ON d.number = c.document AND c.id BETWEEN d.first AND d.last"
+"""Which chunks `c` belong to the index in use, and not to a side (`headrace.retrieval.sides`)."""
+
+
 class Pointers(NamedTuple):
     """Which folders hold the derived indexes (empty for none), and the generation that the
     lexical one reflects at least."""
@@ -141,18 +145,18 @@ def last_chunk_id(db: sqlite3.Connection) -> int:
 
 
 def all_ids(db: sqlite3.Connection) -> npt.NDArray[np.int64]:
-    """Every chunk id, ascending."""
-    return np.fromiter(
-        (row[0] for row in db.execute("SELECT id FROM chunks ORDER BY id")), np.int64
-    )
+    """Every chunk id of the index in use, ascending."""
+    rows = db.execute(f"SELECT c.id FROM chunks c {IN_USE} ORDER BY c.id")
+    return np.fromiter((row[0] for row in rows), np.int64)
 
 
 def read_vectors(
     db: sqlite3.Connection, first: int, last: int, dimensions: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Ids int64 [n] and vectors float32 [n, dimensions] of the chunks `first` to `last`."""
+    """Ids int64 [n] and vectors float32 [n, dimensions] of the chunks `first` to `last` that the
+    index in use has; a side's may be of other dimensions."""
     rows = db.execute(
-        "SELECT c.id, v.vector FROM chunks c JOIN vectors v ON v.id = c.vector "
+        f"SELECT c.id, v.vector FROM chunks c {IN_USE} JOIN vectors v ON v.id = c.vector "
         "WHERE c.id BETWEEN ? AND ? ORDER BY c.id",
         (first, last),
     ).fetchall()

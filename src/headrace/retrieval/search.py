@@ -18,7 +18,7 @@ from headrace.engines import machine
 from headrace.errors import BadRequest
 from headrace.retrieval import compressed
 from headrace.retrieval.base import Scored
-from headrace.retrieval.collections import check_embedder
+from headrace.retrieval.collections import check_embedder, held_embedder
 from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.retrieval.fuse import without_copies
 from headrace.retrieval.order import NOT_RANKED, POOL, Order, fused, order_for, ranked, reordered
@@ -119,12 +119,12 @@ async def search_many(
 
     The steps in threads are two: a change of threads costs as much as a small search.
 
-    Raises `BadRequest` for an empty query, `ConfigError` if the collection's vectors are of
-    another embedder, `UnknownCollection` if it was deleted, and what `models` raises.
+    `embedder` is the configured one; what the collection holds decides (`held_embedder`). Raises
+    `BadRequest` for an empty query, `ConfigError` if the collection's vectors are of an embedder
+    that is not there, `UnknownCollection` if it was deleted, and what `models` raises.
     """
     if not all(query.strip() for query in queries):
         raise BadRequest("the query is empty", field="query")
-    info = await models.info(embedder)
     timer = Timer()
     rerankers = cascade_of(options, reranker, k)
     first = replace(call, then=(*(stage.reranker for stage in rerankers), *call.then))
@@ -132,14 +132,12 @@ async def search_many(
 
     def begin() -> tuple[_Finder, list[list[Scored]]]:
         snapshot = timer.call("snapshot", index.snapshot)
-        check_embedder(index.name, snapshot.embedder, embedder, info)
-        order = order_for(index, options, info.fingerprint)
+        order = order_for(index, options, snapshot.embedder.fingerprint)
         finder = _Finder(index, snapshot, order, where, max(order.options.depth, k), wanted, timer)
         return finder, list(map(finder.by_words, queries))
 
-    (finder, by_words), vectors = await both(
-        _in_thread(begin),
-        timer.wait("embed", models.embed(embedder, list(queries), "query", call=first)),
+    finder, by_words, vectors = await _both_ways(
+        *(index, models, embedder, list(queries), begin, first, timer)
     )
     found = await _in_thread(lambda: list(map(finder.find, queries, vectors, by_words)))
     lists, skipped = [each.hits for each in found], finder.order.refused
@@ -218,6 +216,33 @@ class _Finder:
             )
             for i, (hits, each) in enumerate(zip(lists, found, strict=True))
         ]
+
+
+async def _both_ways(
+    index: EmbeddedIndex,
+    models: Models,
+    embedder: str,
+    queries: list[str],
+    begin: Callable[[], tuple[_Finder, list[list[Scored]]]],
+    call: Call,
+    timer: Timer,
+) -> tuple[_Finder, list[list[Scored]], npt.NDArray[np.float32]]:
+    """What `begin` gives (it runs in a thread), and the queries' vectors by the embedder that its
+    snapshot has: the one of the snapshot before is asked at once, and only if it is another one
+    now (the index was switched), the new one after it."""
+    embedder = await held_embedder(models, index.seen_embedder(), embedder)
+    info = await models.info(embedder)
+    (finder, by_words), vectors = await both(
+        _in_thread(begin),
+        timer.wait("embed", models.embed(embedder, queries, "query", call=call)),
+    )
+    held = finder.snapshot.embedder
+    if held.fingerprint != info.fingerprint:
+        embedder = await held_embedder(models, held, embedder)
+        check_embedder(index.name, held, embedder, await models.info(embedder))
+        again = models.embed(embedder, queries, "query", call=call)
+        vectors = await timer.wait("embed", again)
+    return finder, by_words, vectors
 
 
 async def _reranked(

@@ -131,6 +131,14 @@ class CollectionSnapshot:
             for token in wanted
         }
 
+    def used(self, wanted: Iterable[str]) -> frozenset[str]:
+        """Those of the analyzer's tokens that some chunk has (or had, until files are merged)."""
+        return frozenset(
+            token
+            for token in set(wanted)
+            if any(reader.frequency(token) for reader in self._lexical)
+        )
+
     @staticmethod
     def _idf(chunks: int, having: int) -> float:
         return math.log(1 + (max(chunks - having, 0) + 0.5) / (having + 0.5))

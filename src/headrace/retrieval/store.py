@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.errors import BadRequest, StorageError
-from headrace.retrieval.base import DocumentInfo, NewChunk, chunk_key, embedding_text
+from headrace.retrieval import sides
+from headrace.retrieval.base import DocumentInfo, NewChunk, Removal, RemovedDocument
 from headrace.retrieval.database import Database
 from headrace.retrieval.rows import (
     Change,
-    Embedder,
     Pointers,
     allowed_documents,
     batches,
@@ -71,10 +71,13 @@ CREATE INDEX changes_generation ON changes (generation);
 class Store:
     """One collection's SQLite file. `db` gives transactions; all else is a statement or two."""
 
-    def __init__(self, path: Path, *, create: Mapping[str, str] | None = None) -> None:
-        """Open the file, or make it with the meta entries `create`. Raises `StorageError`."""
+    def __init__(
+        self, path: Path, *, create: Mapping[str, str] | None = None, side: sides.Side | None = None
+    ) -> None:
+        """Open the file, or make it with the meta entries `create`. With a `side`, read that in the
+        place of the index in use, and write nothing. Raises `StorageError`."""
         self.path = path
-        self.db = Database(path)
+        self.db = Database(path, views=() if side is None else sides.views(side))
         try:
             if create is not None:
                 self._create(create)
@@ -113,44 +116,53 @@ class Store:
     # Writes -------------------------------------------------------------------------------------
 
     def upsert(self, document: Document, chunks: Sequence[NewChunk]) -> int:
-        pages = [page.span.start for page in document.parsed.pages]
         with self.db.transaction() as db:
             _check(document, chunks, embedder_of(db).dimensions)
             generation = _next_generation(db)
-            orphans = _remove(db, document.id, generation)
+            orphans, _ = _remove(db, document.id, generation)
             number = last_id(db, "documents") + 1
             first = last_id(db, "chunks") + 1
             last = first + len(chunks) - 1
             _insert_document(db, document, number, first, last)
-            _insert_vectors(db, {new.key: new.vector for new in chunks})
-            db.executemany(
-                "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, "
-                "(SELECT id FROM vectors WHERE key = ?), ?)",
-                (
-                    (
-                        first + i,
-                        number,
-                        i,
-                        new.chunk.span.start,
-                        new.chunk.span.end,
-                        _json(new.chunk.path),
-                        _page(document.parsed, pages, new.chunk.span.start),
-                        new.key,
-                        new.chunk.span.of(document.parsed.text),
-                    )
-                    for i, new in enumerate(chunks)
-                ),
-            )
+            _insert_chunks(db, document, number, first, chunks)
             _log(db, Change(generation, True, number, first, last))
             _drop_orphans(db, orphans)
         return generation
 
-    def delete(self, document_ids: Sequence[str]) -> int:
+    def upsert_side(
+        self, side: sides.Side, number: int, document: Document, chunks: Sequence[NewChunk]
+    ) -> bool:
+        """Give a side the chunks of a document. False if the document, by its number, is not there
+        any more: it was changed or deleted meanwhile."""
+        with self.db.transaction() as db:
+            wanted = sides.settings(db, side)
+            known = db.execute("SELECT 1 FROM documents WHERE number = ?", (number,)).fetchone()
+            if wanted is None or known is None:
+                return False
+            _check(document, chunks, wanted.dimensions)
+            first = last_id(db, "chunks") + 1
+            _insert_chunks(db, document, number, first, chunks)
+            db.execute(
+                "INSERT INTO side_documents VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    *(side, number, document.chunker, first, first + len(chunks) - 1),
+                    zlib.compress(msgspec.msgpack.encode(document.exclusions), 6),
+                ),
+            )
+        return True
+
+    def remove(self, document_ids: Sequence[str]) -> Removal:
+        """Take documents out of the index in use and of all sides, in one transaction."""
+        removed: list[RemovedDocument] = []
+        orphans: list[int] = []
         with self.db.transaction() as db:
             generation = _next_generation(db)
-            orphans = [v for id_ in document_ids for v in _remove(db, id_, generation)]
-            _drop_orphans(db, orphans)
-        return generation
+            for id_ in dict.fromkeys(document_ids):
+                vectors, found = _remove(db, id_, generation)
+                orphans += vectors
+                removed += [] if found is None else [found]
+            dropped = _drop_orphans(db, orphans)
+        return Removal(tuple(removed), dropped, generation - 1, generation)
 
     def stage(self, vectors: Mapping[bytes, npt.NDArray[np.float32]]) -> None:
         with self.db.transaction() as db:
@@ -248,31 +260,6 @@ class Store:
 # Within a transaction ----------------------------------------------------------------------------
 
 
-def change_vectors(db: sqlite3.Connection, embedder: Embedder) -> int:
-    """Give every chunk the staged vector of another embedder, whose collection this is from the
-    new generation on. Raises `StorageError` if one is not there. Takes about 4 s per million short
-    chunks."""
-
-    def key(path: str, text: str) -> bytes:
-        return chunk_key(embedder.fingerprint, embedding_text(json.loads(path), text))
-
-    db.create_function("new_key", 2, key, deterministic=True)
-    try:
-        db.execute(
-            "UPDATE chunks SET vector = (SELECT id FROM vectors WHERE key = new_key(path, text))"
-        )
-    except sqlite3.IntegrityError as error:
-        raise StorageError(
-            f"not every chunk has a vector of embedder {embedder.name!r}; nothing was changed"
-        ) from error
-    finally:
-        db.create_function("new_key", 2, None)
-    _set(db, "embedder", embedder.name)
-    _set(db, "fingerprint", embedder.fingerprint)
-    _set(db, "dimensions", str(embedder.dimensions))
-    return _next_generation(db)
-
-
 def point_to(db: sqlite3.Connection, found: Pointers) -> None:
     """Name the derived indexes that are in force."""
     _set(db, "lexical", found.lexical)
@@ -345,14 +332,44 @@ def _insert_vectors(
     )
 
 
-def _remove(db: sqlite3.Connection, document_id: str, generation: int) -> list[int]:
-    """Take a document out; returns the ids of its vectors, for `_drop_orphans`."""
+def _insert_chunks(
+    db: sqlite3.Connection, document: Document, number: int, first: int, chunks: Sequence[NewChunk]
+) -> None:
+    """With ids from `first` on, and their vectors."""
+    pages = [page.span.start for page in document.parsed.pages]
+    _insert_vectors(db, {new.key: new.vector for new in chunks})
+    db.executemany(
+        "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, "
+        "(SELECT id FROM vectors WHERE key = ?), ?)",
+        (
+            (
+                first + i,
+                number,
+                i,
+                new.chunk.span.start,
+                new.chunk.span.end,
+                _json(new.chunk.path),
+                _page(document.parsed, pages, new.chunk.span.start),
+                new.key,
+                new.chunk.span.of(document.parsed.text),
+            )
+            for i, new in enumerate(chunks)
+        ),
+    )
+
+
+def _remove(
+    db: sqlite3.Connection, document_id: str, generation: int
+) -> tuple[list[int], RemovedDocument | None]:
+    """Take a document out of the index in use and of all sides; returns the ids of its vectors,
+    for `_drop_orphans`, and what was removed, if it was there."""
     row = db.execute(
-        "SELECT number, first, last FROM documents WHERE id = ?", (document_id,)
+        "SELECT number, first, last, source FROM documents WHERE id = ?", (document_id,)
     ).fetchone()
     if row is None:
-        return []
-    number, first, last = row
+        return [], None
+    number, first, last, source = row
+    beside, of_sides = sides.take_out(db, number)
     between = (first, last)
     vectors = db.execute("SELECT vector FROM chunks WHERE id BETWEEN ? AND ?", between).fetchall()
     db.execute("DELETE FROM chunks WHERE id BETWEEN ? AND ?", between)
@@ -363,14 +380,16 @@ def _remove(db: sqlite3.Connection, document_id: str, generation: int) -> list[i
     ):
         db.execute(f"DELETE FROM {table} WHERE {column} = ?", (number,))
     _log(db, Change(generation, False, number, first, last))
-    return [vector for (vector,) in vectors]
+    removed = RemovedDocument(document_id, source, len(vectors), of_sides)
+    return [*beside, *(vector for (vector,) in vectors)], removed
 
 
-def _drop_orphans(db: sqlite3.Connection, vectors: Sequence[int]) -> None:
-    db.executemany(
+def _drop_orphans(db: sqlite3.Connection, vectors: Sequence[int]) -> int:
+    """How many of them no chunk uses any more; those are gone."""
+    return db.executemany(
         "DELETE FROM vectors WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM chunks WHERE vector = ?1)",
-        ((vector,) for vector in vectors),
-    )
+        [(vector,) for vector in dict.fromkeys(vectors)],
+    ).rowcount
 
 
 def _log(db: sqlite3.Connection, change: Change) -> None:

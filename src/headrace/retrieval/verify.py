@@ -13,6 +13,7 @@ from headrace.errors import StorageError
 from headrace.retrieval.dense import FLAT_ROWS, DenseBase
 from headrace.retrieval.lexical import LexicalIndex
 from headrace.retrieval.rows import (
+    IN_USE,
     all_ids,
     embedder_of,
     generation_of,
@@ -61,7 +62,8 @@ def _truth(db: sqlite3.Connection, store: Store) -> Iterator[str]:
     for (line,) in db.execute("PRAGMA quick_check"):
         if line != "ok":
             yield f"SQLite: {line}"
-    counted = dict(db.execute("SELECT document, count(*) FROM chunks GROUP BY document"))
+    in_use = f"SELECT c.document, count(*) FROM chunks c {IN_USE} GROUP BY c.document"
+    counted = dict(db.execute(in_use))
     rows = db.execute("SELECT number, id, source, last - first + 1 FROM documents").fetchall()
     for number, document_id, source, expected in rows:
         if counted.pop(number, 0) != expected:
@@ -72,8 +74,11 @@ def _truth(db: sqlite3.Connection, store: Store) -> Iterator[str]:
         spans = db.execute("SELECT start, stop, text FROM chunks WHERE document = ?", (number,))
         if any(document.parsed.text[start:stop] != text for start, stop, text in spans):
             yield f"SQLite: {source}: a chunk's text is not the document's"
-    if counted:
-        yield f"SQLite: {sum(counted.values())} chunks belong to no document"
+    (lost,) = db.execute(
+        "SELECT count(*) FROM chunks WHERE document NOT IN (SELECT number FROM documents)"
+    ).fetchone()
+    if lost:
+        yield f"SQLite: {lost} chunks belong to no document"
 
 
 def _lexical(

@@ -1,0 +1,242 @@
+"""Answers given again: wraps `answer`, is not inside it.
+
+An answer is kept for everything that shapes it: the state of the collection (the open index and its
+generation), the configuration's version, the caller's access set and filter, the conversation, and
+every setting of the request. A caller with other rights, or after any change of the documents, asks
+another question as far as the cache is concerned. The generation is read from SQLite at each
+lookup, so it does not matter which process wrote.
+
+What is given again is proved again: the hits are fetched anew under the caller's filter, and each
+quote is compared with the stored document. Anything that is not as it was makes it a miss.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import AsyncGenerator
+from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from headrace.config.fields import size_bytes
+from headrace.engines.base import Vectors
+from headrace.pipeline.answer import REPEATED, answer
+from headrace.pipeline.kept_answers import NAME, Kept, Key, State
+from headrace.pipeline.plan import AnswerRequest, make_plan
+from headrace.pipeline.sameness import same_question, words
+from headrace.pipeline.services import Services
+from headrace.retrieval.collections import EmbeddedIndex, held_embedder
+from headrace.types import (
+    USER,
+    Cached,
+    DoneEvent,
+    Event,
+    Filter,
+    Hit,
+    HitsEvent,
+    QuoteEvent,
+    StageEvent,
+    Usage,
+)
+
+_decoder = msgspec.msgpack.Decoder(tuple[Event, ...])
+
+
+class Found(NamedTuple):
+    """An answer that holds now: its events, of which the last is `done`."""
+
+    events: tuple[Event, ...]
+    cached: Cached
+
+
+async def cached(services: Services, request: AnswerRequest) -> AsyncGenerator[Event, None]:
+    """The events of `answer`, or those of an answer that was given before, if the configuration
+    and the request want that. Raises what `answer` raises."""
+    look = None
+    if services.config.cache.answers == "off":
+        services.kept.clear()
+    elif request.cache and request.temperature == 0:
+        look = _Look(services, request)
+        found = await look.find()
+        if found is not None:
+            for event in _again(found):
+                yield event
+            return
+    said: list[Event] = []
+    async with contextlib.aclosing(answer(services, request)) as events:
+        async for event in events:
+            if look is not None:
+                said.append(event)
+            yield event
+    if look is not None:
+        await look.keep(said)
+    services.kept.tell(services.metrics)
+
+
+def _again(found: Found) -> tuple[Event, ...]:
+    *said, done = found.events
+    assert isinstance(done, DoneEvent)
+    ms = done.timings["total"] - found.cached.saved_ms
+    return (
+        StageEvent("cache", round(ms, 3), found.cached.kind),
+        *said,
+        replace(
+            done,
+            usage=Usage(),
+            timings={"cache": round(ms, 3), "total": round(ms, 3)},
+            cached=found.cached,
+        ),
+    )
+
+
+class _Look:
+    """One request's look into the cache, and what it keeps there if it found nothing."""
+
+    def __init__(self, services: Services, request: AnswerRequest) -> None:
+        """Raises what `make_plan` raises."""
+        self._began = time.perf_counter()
+        self._services = services
+        self._options = services.config.cache
+        self._request = request
+        self._plan = make_plan(services.config, replace(request, call=USER))
+        self._index: EmbeddedIndex | None = None
+        self._state = State("", 0)
+        self._scope = b""
+        self._vector: Vectors | None = None
+
+    async def find(self) -> Found | None:
+        """1. The same question. 2. Those with the nearest vectors, if the rules say that they ask
+        the same."""
+        found = await asyncio.to_thread(self._exact)
+        if found is None and self._options.answers == "semantic":
+            models = self._services.models
+            assert self._index is not None
+            held = await held_embedder(models, self._index.seen_embedder(), self._plan.embedder)
+            vectors = await models.embed(
+                held, [self._plan.lookup], "query", call=self._request.call
+            )
+            self._vector = vectors[0]
+            found = await asyncio.to_thread(self._near, vectors[0])
+        metrics = self._services.metrics
+        metrics.cache_lookups.labels(NAME, found.cached.kind if found else "miss").inc()
+        if found is not None:
+            metrics.cache_saved_seconds.labels(NAME).inc(max(found.cached.saved_ms, 0) / 1000)
+        return found
+
+    def _exact(self) -> Found | None:
+        self._index = self._services.collections.open(self._request.collection)
+        snapshot = self._index.snapshot()
+        self._state = State(self._index.token, snapshot.generation)
+        self._services.kept.drop_others(self._request.collection, self._state)
+        self._scope = scope(
+            self._request,
+            self._state,
+            self._services.config_version,
+            snapshot.embedder.fingerprint,
+        )
+        key = Key(self._scope, self._plan.question)
+        kept = self._services.kept.exact(key, self._options.max_age_seconds)
+        return None if kept is None else self._proved(key, kept, "exact", 1.0)
+
+    def _near(self, vector: Vectors) -> Found | None:
+        assert self._index is not None
+        options = self._options
+        for near in self._services.kept.near(
+            self._scope, vector, options.similarity, options.max_age_seconds
+        ):
+            texts = self._plan.question, near.question
+            used = self._index.snapshot().used(token for text in texts for token in words(text))
+            if same_question(*texts, used):
+                key = Key(self._scope, near.question)
+                return self._proved(key, near.kept, "semantic", near.similarity)
+        return None
+
+    def _proved(self, key: Key, kept: Kept, kind: str, similarity: float) -> Found | None:
+        """`None` if anything is not as it was, and then it is not kept any longer."""
+        assert self._index is not None
+        events = _decoder.decode(kept.events)
+        holds = kept.state == self._state and _holds(self._index, events, self._request.where)
+        if not holds or self._index.snapshot().generation != self._state.generation:
+            self._services.kept.drop(key)
+            return None
+        ms = (time.perf_counter() - self._began) * 1e3
+        cached = Cached(
+            kind="exact" if kind == "exact" else "semantic",
+            similarity=round(min(similarity, 1.0), 4),
+            age_seconds=round(kept.age, 3),
+            saved_ms=round(kept.ms - ms, 3),
+        )
+        return Found(events, cached)
+
+    async def keep(self, said: list[Event]) -> None:
+        """Keep a whole answer of the state that was looked at. What a deadline cut, or left out, is
+        none, and neither is one during which the documents changed."""
+        done = said[-1] if said else None
+        if not isinstance(done, DoneEvent) or done.finish_reason == "cancelled":
+            return
+        if set(done.skipped) - {*self._plan.skipped, REPEATED}:
+            return
+        await asyncio.to_thread(self._keep, said, done)
+
+    def _keep(self, said: list[Event], done: DoneEvent) -> None:
+        assert self._index is not None
+        now = self._index.snapshot().generation
+        if not done.generation == now == self._state.generation:
+            return
+        kept = Kept(
+            collection=self._request.collection,
+            state=self._state,
+            events=msgspec.msgpack.encode([e for e in said if not isinstance(e, StageEvent)]),
+            vector=self._vector,
+            ms=done.timings["total"],
+        )
+        key = Key(self._scope, self._plan.question)
+        self._services.kept.keep(key, kept, size_bytes(self._options.answers_size))
+
+
+def scope(request: AnswerRequest, state: State, config_version: str, fingerprint: str) -> bytes:
+    """Stands for all that shapes an answer but its question: every field of the request, whatever
+    it is, but for whom the models work. Filters that allow the same are the same."""
+    where = request.where
+    access = frozenset({"*"}) if "*" in where.access else where.access
+    metadata = {key: tuple(sorted(set(values))) for key, values in where.metadata.items()}
+    same = replace(
+        request,
+        question="",
+        call=USER,
+        where=Filter(access, metadata, tuple(sorted(set(where.documents)))),
+    )
+    parts = (state, config_version, fingerprint, same)
+    data = msgspec.msgpack.encode(parts, order="deterministic")
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _hits(events: tuple[Event, ...]) -> dict[int, Hit]:
+    """All hits, by chunk id."""
+    found = (event.hits for event in events if isinstance(event, HitsEvent))
+    return {hit.chunk_id: hit for hits in found for hit in hits}
+
+
+def _holds(index: EmbeddedIndex, events: tuple[Event, ...], where: Filter) -> bool:
+    """Whether `where` allows all hits and quotes, and the documents say what they said. Blocks."""
+    hits = _hits(events)
+    now = {hit.chunk_id: hit for hit in index.get({key: {} for key in hits}, where)}
+    if now.keys() != hits.keys() or any(
+        (now[key].document_id, now[key].span, now[key].text)
+        != (hit.document_id, hit.span, hit.text)
+        for key, hit in hits.items()
+    ):
+        return False
+    quotes = [event.quote for event in events if isinstance(event, QuoteEvent)]
+    if not {quote.document_id for quote in quotes} <= {hit.document_id for hit in now.values()}:
+        return False  # of a document that `where` was not asked about
+    for document_id in {quote.document_id for quote in quotes}:
+        stored = index.document(document_id)
+        mine = [quote for quote in quotes if quote.document_id == document_id]
+        if stored is None or any(quote.span.of(stored.parsed.text) != quote.text for quote in mine):
+            return False
+    return True
