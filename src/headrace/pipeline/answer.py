@@ -10,12 +10,13 @@ from collections.abc import AsyncGenerator, Sequence
 from msgspec.structs import replace
 
 from headrace.errors import DeadlineExceeded, HeadraceError, Overloaded
-from headrace.pipeline.budget import Budget, until
+from headrace.pipeline.budget import FINISH, Budget, until
 from headrace.pipeline.checking import Checker
 from headrace.pipeline.evidence import Passage, passages
 from headrace.pipeline.plan import AnswerRequest, Plan, cycle_call, make_plan
-from headrace.pipeline.prompt import build_prompt
-from headrace.pipeline.quotes import choose
+from headrace.pipeline.prompt import Prompt, build_prompt, prompt_estimate
+from headrace.pipeline.quotes import CANDIDATES
+from headrace.pipeline.quoting import choose_in_time
 from headrace.pipeline.relevance import relevant
 from headrace.pipeline.services import Services
 from headrace.pipeline.writing import Writer
@@ -116,7 +117,7 @@ async def _answer(services: Services, request: AnswerRequest) -> AsyncGenerator[
                     yield event
             yield run.stage("generate")
         if checker.supported == 0:
-            async for event in _quote(services, plan, checker, sources, budget):
+            async for event in _quote(services, plan, checker, sources, budget, run):
                 yield event
             yield run.stage("quote")
     yield _done(services, plan, checker, result, run)
@@ -133,22 +134,22 @@ async def _write(
 ) -> AsyncGenerator[Event, None]:
     """Generate, one sentence behind: each is checked before it is shown."""
     assert plan.generator is not None
-    call = budget.writing(plan.embedder)
-    allowed = budget.allow(plan.generator, plan.max_tokens, call)
-    if allowed.skipped:
-        run.skipped.append(allowed.skipped)
+    call = budget.writing(plan.embedder, CANDIDATES)
+    wanted = prompt_estimate(plan.answer.system_prompt, sources, request.history, plan.question)
+    wanted = min(wanted, plan.answer.prompt_tokens)
+    allowed = budget.allow(plan.generator, plan.max_tokens, wanted, call)
+    run.skipped += allowed.skipped
     if not allowed.max_tokens:
         return
-    context = (await services.models.info(plan.generator)).context
-    prompt = await build_prompt(
-        services.models,
-        plan.generator,
-        system=plan.answer.system_prompt,
-        hits=[passage.hit for passage in sources],
-        history=request.history,
-        question=plan.question,
-        budget=min(plan.answer.prompt_tokens, context - plan.max_tokens),
-    )
+    writer = Writer(plan.generator, services.paces, allowed.prompt_tokens)
+    try:
+        async with asyncio.timeout_at(call.deadline):
+            prompt = await _prompt(services, request, plan, sources, allowed.prompt_tokens)
+    except TimeoutError:
+        writer.give_up()
+        run.skipped.append("generate: given up at the deadline, before its prompt was made")
+        return
+    writer.reads = prompt.tokens
     yield run.stage("prompt", f"{prompt.used} of {len(sources)} passages")
     params = GenerateParams(
         max_tokens=allowed.max_tokens,
@@ -157,7 +158,6 @@ async def _write(
         seed=request.seed,
         stop=request.stop,
     )
-    writer = Writer(plan.generator, services.paces)
     generated = services.models.generate(plan.generator, prompt.messages, params, call=call)
     try:
         async with contextlib.aclosing(until(call.deadline, generated)) as deltas:
@@ -184,6 +184,23 @@ async def _write(
         yield event
 
 
+async def _prompt(
+    services: Services, request: AnswerRequest, plan: Plan, sources: list[Passage], most: int
+) -> Prompt:
+    """At most so many tokens, and as the generator's context allows."""
+    assert plan.generator is not None
+    context = (await services.models.info(plan.generator)).context
+    return await build_prompt(
+        services.models,
+        plan.generator,
+        system=plan.answer.system_prompt,
+        hits=[passage.hit for passage in sources],
+        history=request.history,
+        question=plan.question,
+        budget=min(most, context - plan.max_tokens),
+    )
+
+
 async def _count(
     services: Services, generator: str, prompt: Sequence[Message], written: str
 ) -> Usage:
@@ -195,16 +212,21 @@ async def _count(
 
 
 async def _quote(
-    services: Services, plan: Plan, checker: Checker, sources: list[Passage], budget: Budget
+    services: Services,
+    plan: Plan,
+    checker: Checker,
+    sources: list[Passage],
+    budget: Budget,
+    run: Run,
 ) -> AsyncGenerator[Event, None]:
     """An answer made of quotations alone; a refusal if none is left that holds."""
+    paces = services.paces
+    found, skipped = await choose_in_time(services.models, plan, sources, budget, paces)
+    run.skipped += skipped
     began = time.monotonic()
-    found = await choose(
-        services.models, plan.embedder, plan.lookup, sources, plan.max_quotes, call=budget.call
-    )
     async for event in checker.quote(found):
         yield event
-    services.paces.note(f"quote {plan.embedder}", time.monotonic() - began)
+    paces.note(FINISH, time.monotonic() - began)
     if checker.supported == 0:
         yield checker.refuse()
 

@@ -10,14 +10,16 @@ from headrace.types import Delta
 
 
 class Writer:
-    """The text of one generator, sentence by sentence. `deltas` counts those with text."""
+    """The text of one generator, sentence by sentence. `deltas` counts those with text,
+    `reads` are the tokens of its prompt. Its time begins now: counting them belongs to reading."""
 
-    def __init__(self, generator: str, paces: Paces) -> None:
+    def __init__(self, generator: str, paces: Paces, reads: int) -> None:
         self._generator = generator
         self._paces = paces
         self._sentences = SentenceStream()
         self._written: list[str] = []
         self._began = self._first = time.monotonic()
+        self.reads = reads
         self.deltas = 0
 
     def take(self, delta: Delta) -> list[str]:
@@ -25,7 +27,8 @@ class Writer:
         if delta.text:
             if not self.deltas:
                 self._first = time.monotonic()
-                self._paces.note(f"first_token {self._generator}", self._first - self._began)
+                seconds = self._first - self._began
+                self._paces.note(f"first_token {self._generator}", seconds, self.reads)
             self.deltas += 1
             self._written.append(delta.text)
         if delta.usage is not None:
@@ -50,7 +53,7 @@ class Writer:
             self._note_pace(self.deltas)
         else:
             waited = time.monotonic() - self._began
-            self._paces.note_given_up(f"first_token {self._generator}", waited)
+            self._paces.note_given_up(f"first_token {self._generator}", waited, self.reads)
 
     def _note_pace(self, tokens: int) -> None:
         if tokens > 1:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from functools import partial
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from headrace.retrieval.base import Scored
 from headrace.retrieval.collections import check_embedder
 from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.retrieval.fuse import fuse, without_copies
+from headrace.retrieval.hurry import embedded
 from headrace.retrieval.rerank import rerank
 from headrace.retrieval.snapshot import CollectionSnapshot
 from headrace.serving.models import Models, both, together
@@ -26,6 +28,7 @@ from headrace.serving.paces import Paces
 from headrace.types import USER, Call, Filter, Hit, SearchResult
 
 T = TypeVar("T")
+Vector: TypeAlias = npt.NDArray[np.float32]
 
 SPARE = 8
 """Hits fetched beyond those asked for, in case some are deleted meanwhile or the same text."""
@@ -101,47 +104,49 @@ async def search_many(
     """The best `k` hits for each query, all of one generation; their timings are those of the whole
     batch. `call.then` names the models that come after the search.
 
-    1. Lexical search and the queries' embedding start at once; dense search follows. 2. The lists
-    are fused. 3. Texts are fetched after that, so what was deleted meanwhile is not among the hits.
-    4. A reranker, if any, scores the first `rerank_depth`, or what there is time for.
+    1. Lexical search and the queries' embedding start at once; dense search follows, if the
+    vectors come in time (`retrieval.hurry`). 2. The lists are fused. 3. Texts are fetched after
+    that, so what was deleted meanwhile is not among the hits. 4. A reranker, if any, scores the
+    first `rerank_depth`, or what there is time for.
 
-    The steps in threads are two, not one each: a change of threads costs as much as a search of a
-    small collection.
+    The steps in threads are two: a change of threads costs as much as a search of a small collection.
 
     Raises `BadRequest` for an empty query, `ConfigError` if the collection's vectors are of
     another embedder, `UnknownCollection` if it was deleted, and what `models` raises.
     """
     if not all(query.strip() for query in queries):
         raise BadRequest("the query is empty", field="query")
-    info = await models.info(embedder)
+    paces = paces or Paces()
     timer = Timer()
     first = call if reranker is None else replace(call, then=(reranker, *call.then))
     depth = max(options.depth, k)
 
     def lexical() -> tuple[CollectionSnapshot, list[list[Scored]]]:
         snapshot = timer.call("snapshot", index.snapshot)
-        check_embedder(index.name, snapshot.embedder, embedder, info)
-        return snapshot, [
-            timer.call("lexical", snapshot.search_lexical, query, depth, where) for query in queries
-        ]
+        find = partial(timer.call, "lexical", snapshot.search_lexical)
+        return snapshot, [find(query, depth, where) for query in queries]
 
-    (snapshot, by_words), vectors = await both(
+    (snapshot, by_words), (info, vectors, skipped) = await both(
         _in_thread(lexical),
-        timer.wait("embed", models.embed(embedder, list(queries), "query", call=first)),
+        timer.wait("embed", embedded(models, embedder, queries, first, paces)),
     )
+    if info is not None:
+        check_embedder(index.name, snapshot.embedder, embedder, info)
     wanted = max(k, options.rerank_depth if reranker else 0)
 
-    def rest(query: str, vector: npt.NDArray[np.float32], words: list[Scored]) -> list[Hit]:
-        near = timer.call("dense", snapshot.search_dense, vector, depth, where)
+    def rest(query: str, vector: Vector | None, words: list[Scored]) -> list[Hit]:
+        find = partial(timer.call, "dense", snapshot.search_dense)
+        near = [] if vector is None else find(vector, depth, where)
         scores = timer.call("fuse", _fused, near, words, query, options, wanted + SPARE)
         found = timer.call("fetch", index.get, scores, where)
         return without_copies(found, wanted)
 
-    lists = await _in_thread(lambda: list(map(rest, queries, vectors, by_words)))
-    skipped: tuple[str, ...] = ()
+    rows: Iterable[Vector | None] = [None] * len(queries) if vectors is None else vectors
+    lists = await _in_thread(lambda: list(map(rest, queries, rows, by_words)))
     if reranker and any(lists):
-        work = _reranked(models, reranker, queries, lists, call, paces or Paces())
-        lists, skipped = await timer.wait("rerank", work)
+        work = _reranked(models, reranker, queries, lists, call, paces)
+        lists, left_out = await timer.wait("rerank", work)
+        skipped += left_out
     timings = timer.total()
     return [SearchResult(tuple(hits[:k]), snapshot.generation, timings, skipped) for hits in lists]
 
