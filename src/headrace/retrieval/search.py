@@ -109,8 +109,7 @@ async def search_many(
     that, so what was deleted meanwhile is not among the hits. 4. A reranker, if any, scores the
     first `rerank_depth`, or what there is time for.
 
-    The steps in threads are two: a change of threads costs as much as a search of a small collection.
-
+    Only two steps are in threads: a change of threads costs as much as a small search.
     Raises `BadRequest` for an empty query, `ConfigError` if the collection's vectors are of
     another embedder, `UnknownCollection` if it was deleted, and what `models` raises.
     """
@@ -133,6 +132,7 @@ async def search_many(
     if info is not None:
         check_embedder(index.name, snapshot.embedder, embedder, info)
     wanted = max(k, options.rerank_depth if reranker else 0)
+    rows: Iterable[Vector | None] = [None] * len(queries) if vectors is None else vectors
 
     def rest(query: str, vector: Vector | None, words: list[Scored]) -> list[Hit]:
         find = partial(timer.call, "dense", snapshot.search_dense)
@@ -141,14 +141,13 @@ async def search_many(
         found = timer.call("fetch", index.get, scores, where)
         return without_copies(found, wanted)
 
-    rows: Iterable[Vector | None] = [None] * len(queries) if vectors is None else vectors
     lists = await _in_thread(lambda: list(map(rest, queries, rows, by_words)))
     if reranker and any(lists):
         work = _reranked(models, reranker, queries, lists, call, paces)
         lists, left_out = await timer.wait("rerank", work)
         skipped += left_out
-    timings = timer.total()
-    return [SearchResult(tuple(hits[:k]), snapshot.generation, timings, skipped) for hits in lists]
+    told = (snapshot.generation, timer.total(), skipped)
+    return [SearchResult(tuple(hits[:k]), *told) for hits in lists]
 
 
 async def _reranked(
