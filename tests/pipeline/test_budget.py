@@ -57,7 +57,7 @@ def soon(seconds: float) -> Call:
 
 
 def seen(**values: float) -> Paces:
-    """Paces by what took them (`first_token`: of a prompt of 1,000 tokens; `quote`: of 20 texts)."""
+    """Paces of a prompt of 1,000 tokens, and of 20 texts compared for quotes."""
     paces = Paces()
     sizes = {"first_token": 1000, "quote": 20}
     for what, seconds in values.items():

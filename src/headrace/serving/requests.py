@@ -44,7 +44,7 @@ class Request:
         self._next = 0  # in the order
         self._rows: Vectors | None = None
         self._missing = len(texts)
-        self._sent = False
+        self.sent_at: float | None = None  # when the first of them went to a worker
 
     @property
     def cut_short(self) -> bool:
@@ -72,7 +72,8 @@ class Request:
     def send(self, texts: Sequence[Text]) -> int:
         """These go to a worker; their tokens."""
         self.fed.difference_update(texts)
-        self._sent = True
+        if self.sent_at is None:
+            self.sent_at = asyncio.get_running_loop().time()
         tokens = sum(text.tokens for text in texts)
         self.unsent_tokens -= tokens
         return tokens
@@ -97,7 +98,7 @@ class Request:
         """End with a copy of the error, unless it has ended."""
         if self.result.done():
             return
-        self.result.set_exception(own_copy(error, unsent=not self._sent))
+        self.result.set_exception(own_copy(error, unsent=self.sent_at is None))
         self.result.exception()  # its caller may be gone already
 
 
