@@ -194,12 +194,14 @@ class Hit(msgspec.Struct, frozen=True):
 
 class SearchResult(msgspec.Struct, frozen=True):
     """Hits, best first, with the index generation they come from, milliseconds per stage, and what
-    the deadline left out."""
+    the deadline left out. `stages` holds each stage's own list of chunk ids, best first, if it was
+    asked for."""
 
     hits: tuple[Hit, ...]
     generation: int
     timings: dict[str, float] = {}
     skipped: tuple[str, ...] = ()
+    stages: dict[str, tuple[int, ...]] = {}
 
 
 # Models ----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import headrace
-from headrace.cli import ask, collections, config, ingest, models, search, terminal, up
+from headrace.cli import ask, collections, config, eval, ingest, models, search, terminal, up
 from headrace.errors import (
     BadRequest,
     Busy,
@@ -60,6 +60,7 @@ for _name, _command in (
 app.add_typer(models.app, name="models")
 app.add_typer(collections.app, name="collections")
 app.add_typer(config.app, name="config")
+app.add_typer(eval.app, name="eval")
 
 
 def _version(wanted: bool) -> None:

@@ -71,6 +71,7 @@ async def search(
     reranker: str | None = None,
     call: Call = USER,
     paces: Paces | None = None,
+    stages: bool = False,
 ) -> SearchResult:
     """The best `k` hits for a query; see `search_many`."""
     (found,) = await search_many(
@@ -84,6 +85,7 @@ async def search(
         reranker=reranker,
         call=call,
         paces=paces,
+        stages=stages,
     )
     return found
 
@@ -100,16 +102,15 @@ async def search_many(
     reranker: str | None = None,
     call: Call = USER,
     paces: Paces | None = None,
+    stages: bool = False,
 ) -> list[SearchResult]:
     """The best `k` hits for each query, all of one generation; their timings are those of the whole
-    batch. `call.then` names the models that come after the search.
-
-    1. Lexical search and the queries' embedding start at once; dense search follows, if the
+    batch. `call.then` names the models that come after the search. With `stages`, the results hold
+    every stage's whole list, which changes nothing else. 1. Lexical search and the queries' embedding start at once; dense search follows, if the
     vectors come in time (`retrieval.hurry`). 2. The lists are fused. 3. Texts are fetched after
     that, so what was deleted meanwhile is not among the hits. 4. A reranker, if any, scores the
     first `rerank_depth`, or what there is time for.
 
-    Only two steps are in threads: a change of threads costs as much as a small search.
     Raises `BadRequest` for an empty query, `ConfigError` if the collection's vectors are of
     another embedder, `UnknownCollection` if it was deleted, and what `models` raises.
     """
@@ -120,25 +121,28 @@ async def search_many(
     first = call if reranker is None else replace(call, then=(reranker, *call.then))
     depth = max(options.depth, k)
 
+    # Two steps in threads, not one each: a change of threads costs as much as a small search.
     def lexical() -> tuple[CollectionSnapshot, list[list[Scored]]]:
         snapshot = timer.call("snapshot", index.snapshot)
         find = partial(timer.call, "lexical", snapshot.search_lexical)
         return snapshot, [find(query, depth, where) for query in queries]
 
+    vectors_in_time = embedded(models, embedder, queries, first, paces)
     (snapshot, by_words), (info, vectors, skipped) = await both(
-        _in_thread(lexical),
-        timer.wait("embed", embedded(models, embedder, queries, first, paces)),
+        _in_thread(lexical), timer.wait("embed", vectors_in_time)
     )
     if info is not None:
         check_embedder(index.name, snapshot.embedder, embedder, info)
     wanted = max(k, options.rerank_depth if reranker else 0)
     rows: Iterable[Vector | None] = [None] * len(queries) if vectors is None else vectors
+    traces: list[dict[str, tuple[int, ...]]] = []
 
     def rest(query: str, vector: Vector | None, words: list[Scored]) -> list[Hit]:
         find = partial(timer.call, "dense", snapshot.search_dense)
         near = [] if vector is None else find(vector, depth, where)
         scores = timer.call("fuse", _fused, near, words, query, options, wanted + SPARE)
         found = timer.call("fetch", index.get, scores, where)
+        traces.append(_stages(near, words, query, options) if stages else {})
         return without_copies(found, wanted)
 
     lists = await _in_thread(lambda: list(map(rest, queries, rows, by_words)))
@@ -146,8 +150,11 @@ async def search_many(
         work = _reranked(models, reranker, queries, lists, call, paces)
         lists, left_out = await timer.wait("rerank", work)
         skipped += left_out
+        for trace, hits in zip(traces, lists, strict=True):
+            trace["rerank"] = tuple(hit.chunk_id for hit in hits)
     told = (snapshot.generation, timer.total(), skipped)
-    return [SearchResult(tuple(hits[:k]), *told) for hits in lists]
+    kept = zip(lists, traces, strict=True)
+    return [SearchResult(tuple(hits[:k]), *told, trace if stages else {}) for hits, trace in kept]
 
 
 async def _reranked(
@@ -182,6 +189,17 @@ def _fused(
         options = options.model_copy(update={"dense_weight": min(options.dense_weight, 0.3)})
     best = fuse(near, by_words, options)[:count]
     return _scores({"dense": near, "lexical": by_words}, best)
+
+
+def _stages(
+    near: Sequence[Scored], by_words: Sequence[Scored], query: str, options: RetrievalOptions
+) -> dict[str, tuple[int, ...]]:
+    """Chunk ids of each list and of all of them fused, best first."""
+    return {
+        "dense": tuple(found.chunk_id for found in near),
+        "lexical": tuple(found.chunk_id for found in by_words),
+        "fused": tuple(_fused(near, by_words, query, options, len(near) + len(by_words))),
+    }
 
 
 def _scores(

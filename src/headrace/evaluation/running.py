@@ -1,0 +1,167 @@
+"""All questions of a suite through the pipeline, a few at once, each exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import headrace
+from headrace.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    HeadraceError,
+    ModelFailed,
+    Overloaded,
+    UpstreamError,
+)
+from headrace.evaluation.asking import ask
+from headrace.evaluation.format import Question, Suite
+from headrace.evaluation.journal import Identity, Journal, Record
+from headrace.evaluation.metrics import require
+from headrace.evaluation.report import Report, summarise
+from headrace.pipeline.services import Services
+from headrace.serving.models import together
+
+CONCURRENCY = 4
+"""Questions at once. More fill the encoder's batches better, and make every single one slower."""
+
+TRIES = 3
+"""How often a question is put whose model fails; the pauses between are 1 s and 2 s."""
+
+FAILURES_IN_A_ROW = 10
+"""When so many questions after one another fail for the models, it is not the questions."""
+
+PASSING = (ModelFailed, Overloaded, UpstreamError, DeadlineExceeded)
+"""What may be better at the next try."""
+
+Progress = Callable[[int, int], None]
+"""Told the number of questions that are answered, and of all."""
+
+
+async def run_suite(
+    services: Services,
+    suite: Suite,
+    folder: Path,
+    *,
+    concurrency: int = CONCURRENCY,
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Ask what the journal in `folder` does not have yet, and sum everything up.
+
+    A question that fails by itself counts as failed. Raises what stops the whole run: `BadRequest`
+    if the journal is of another suite, configuration or generation of the collection (or the
+    collection changes meanwhile), `Busy` if another run is at work in the folder, `ConfigError`,
+    `UnknownCollection`, `StorageError`, and `ModelFailed` after ten failures in a row. Whatever
+    stops it, the same call goes on."""
+    require()
+    identity = await _identity(services, suite)
+    journal = await asyncio.to_thread(Journal, folder, identity, fresh=fresh)
+    with journal:
+        began = time.monotonic()
+        answered = await asyncio.to_thread(journal.done)
+        left = [question for question in suite.questions if question.id not in answered]
+        keeper = _Keeper(journal, identity, len(suite.questions), progress)
+        keeper.tell(len(suite.questions) - len(left))
+        turns = iter(left)
+        await together(
+            *(_work(services, suite, turns, keeper) for _ in range(min(concurrency, len(left))))
+        )
+        await keeper.settle()
+        records = await asyncio.to_thread(lambda: list(journal.records()))
+    seconds = time.monotonic() - began
+    return await asyncio.to_thread(
+        summarise, services.config, suite, identity, records, concurrency, seconds
+    )
+
+
+async def _identity(services: Services, suite: Suite) -> Identity:
+    info = await asyncio.to_thread(services.collections.info, suite.collection)
+    return Identity(
+        suite=suite.fingerprint(),
+        config_version=services.config_version,
+        program=headrace.__version__,
+        collection=suite.collection,
+        created=info.created,
+        generation=info.generation,
+    )
+
+
+async def _work(
+    services: Services, suite: Suite, turns: Iterable[Question], keeper: _Keeper
+) -> None:
+    """Take the next question until none is left; all workers share `turns`."""
+    for question in turns:
+        await keeper.keep(*await _tried(services, suite, question))
+
+
+async def _tried(
+    services: Services, suite: Suite, question: Question
+) -> tuple[Record, HeadraceError | None]:
+    """The record, and the error if the question failed."""
+    for attempt in range(TRIES):
+        try:
+            return await ask(services, suite, question), None
+        except PASSING as error:
+            failed: HeadraceError = error
+            if attempt + 1 < TRIES:
+                await asyncio.sleep(2.0**attempt)
+        except BadRequest as error:
+            failed = error
+            break
+    return Record(id=question.id, failed=f"{failed.code}: {failed.message}"), failed
+
+
+class _Keeper:
+    """Writes records, one at a time. Failures for the models wait until the next success shows that
+    it was the question: if none comes, the run stops, and they are asked again another time."""
+
+    def __init__(
+        self, journal: Journal, identity: Identity, total: int, progress: Progress | None
+    ) -> None:
+        self._journal, self._identity = journal, identity
+        self._total, self._progress = total, progress
+        self._done = 0
+        self._waiting: list[Record] = []
+        self._lock = asyncio.Lock()
+
+    async def keep(self, record: Record, error: HeadraceError | None) -> None:
+        async with self._lock:
+            if isinstance(error, PASSING):
+                self._waiting.append(record)
+                if len(self._waiting) >= FAILURES_IN_A_ROW:
+                    raise ModelFailed(
+                        f"{FAILURES_IN_A_ROW} questions in a row failed, the last with: "
+                        f"{error.message}"
+                    ) from error
+                return
+            if error is None and record.generation != self._identity.generation:
+                raise BadRequest(
+                    f"collection {self._identity.collection!r} changed during the evaluation "
+                    f"(generation {self._identity.generation} to {record.generation}); answers "
+                    "from before and after must not be mixed: begin anew with --fresh"
+                )
+            await self._write(record)
+            if error is None:
+                await self._write_waiting()
+
+    async def settle(self) -> None:
+        """All questions were asked: what failed, failed."""
+        async with self._lock:
+            await self._write_waiting()
+
+    async def _write_waiting(self) -> None:
+        while self._waiting:
+            await self._write(self._waiting[0])
+            del self._waiting[0]
+
+    async def _write(self, record: Record) -> None:
+        await asyncio.to_thread(self._journal.add, record)
+        self.tell(1)
+
+    def tell(self, more: int) -> None:
+        self._done += more
+        if self._progress is not None:
+            self._progress(self._done, self._total)
