@@ -123,7 +123,9 @@ class Inline(Strict, frozen=True, kw_only=True):
 class SuiteFile(Strict, frozen=True, kw_only=True):
     """The YAML file as it is written. `gold: any` says that one entry of a question's gold is
     enough (the same fact stands in several places), `all` that each of them is wanted. `answer`
-    holds fields of `AnswerRequest`; `thresholds` what `headrace eval gate` demands."""
+    holds fields of `AnswerRequest`; `thresholds` what `headrace eval gate` demands. Data sets have
+    gaps: with `incomplete: ask`, a question whose text or options are empty is asked all the same
+    (the other part stands for it) instead of being refused."""
 
     name: Annotated[str, Meta(pattern=r"^\w[\w.-]{0,63}$")]
     collection: str
@@ -132,6 +134,7 @@ class SuiteFile(Strict, frozen=True, kw_only=True):
     kinds: Annotated[tuple[Kind, ...], Meta(min_length=1)] = ("retrieval",)
     access: tuple[str, ...] = tuple(ALL_ACCESS)
     gold: Literal["all", "any"] = "all"
+    incomplete: Literal["refuse", "ask"] = "refuse"
     answer: dict[str, Any] = {}
     thresholds: dict[str, Annotated[str, Meta(pattern=r"^(>=|<=) *-?\d+(\.\d+)?$")]] = {}
 

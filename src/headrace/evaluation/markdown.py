@@ -139,6 +139,7 @@ def _times(report: Report) -> str:
 def _notes(report: Report) -> str:
     notes = [f"* {count} x skipped: {what}" for what, count in sorted(report.skipped.items())]
     notes += [f"* {count} x failed: {what}" for what, count in sorted(report.failures.items())]
+    notes += [f"* {note}" for note in report.notes]
     if report.chosen_by:
         ways = ", ".join(f"{way} {count}" for way, count in sorted(report.chosen_by.items()))
         notes.append(f"* options recognised by: {ways}")

@@ -56,7 +56,7 @@ def measure(suite: Suite, records: Sequence[Record]) -> Values:
             mine |= _quotes(question, record)
         if "answers" in suite.kinds:
             mine |= _answers(question, record) | _refusal(question, record)
-        if "choice" in suite.kinds:
+        if "choice" in suite.kinds and question.choices:
             mine["choice.accuracy"] = float(
                 record.chosen is not None and record.chosen == question.correct
             )

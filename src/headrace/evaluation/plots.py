@@ -47,7 +47,7 @@ def _axes(title: str) -> tuple[Figure, Any]:
 
 
 def _recall(report: Report) -> Figure | None:
-    stages = [stage for stage in STAGES if f"{stage}.R@10" in report.metrics]
+    stages = [stage for stage in STAGES if f"{stage}.R@1" in report.metrics]
     if not stages:
         return None
     figure, axes = _axes("Recall of gold passages by stage")

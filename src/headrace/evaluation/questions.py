@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,7 +102,9 @@ class _Entry:
         return convert(at(self._entry, field, self.where, name), kind, f"{self.where}: {name}")
 
     def has(self, field: Field) -> bool:
-        return isinstance(self._entry, dict) and field in self._entry
+        """Whether there is a value; `null` and `NaN` (a gap in a table) are none."""
+        value = self._entry.get(field) if isinstance(self._entry, dict) else None
+        return value is not None and value == value
 
 
 def at(entry: Any, field: Field, where: str, name: str) -> Any:

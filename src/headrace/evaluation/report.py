@@ -66,6 +66,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     chosen_by: dict[str, int] = {}
     skipped: dict[str, int] = {}
     failures: dict[str, int] = {}
+    notes: tuple[str, ...] = ()
     rows: tuple[Row, ...] = ()
 
 
@@ -107,12 +108,24 @@ def summarise(
         chosen_by=dict(Counter(r.chosen_by or "none" for r in records)) if _choice(suite) else {},
         skipped=dict(Counter(what for record in records for what in record.skipped)),
         failures=dict(Counter(r.failed.partition(":")[0] for r in records if r.failed)),
+        notes=tuple(_notes(suite)),
         rows=tuple(_rows(texts, values, records)),
     )
 
 
 def _choice(suite: Suite) -> bool:
     return "choice" in suite.kinds
+
+
+def _notes(suite: Suite) -> Iterator[str]:
+    """What is missing in the suite itself."""
+    if _choice(suite):
+        optionless = sum(not question.choices for question in suite.questions)
+        if optionless:
+            yield f"{optionless} questions have no options; they were asked and are not counted"
+    textless = sum(not question.text.strip() for question in suite.questions)
+    if textless:
+        yield f"{textless} questions have no text; their options alone were asked"
 
 
 def _rows(texts: dict[str, str], values: Values, records: Sequence[Record]) -> Iterator[Row]:

@@ -13,7 +13,6 @@ from headrace.errors import ConfigError
 from headrace.evaluation.format import (
     GIVEN,
     Gold,
-    Kind,
     Question,
     QuestionFile,
     Suite,
@@ -50,7 +49,7 @@ def load_suite(path: Path, data: Path | None = None) -> Suite:
                 finished(inline, any_gold=file.gold == "any") for inline in file.questions
             )
         ]
-    check_questions(questions, file.kinds, str(path))
+    _check_questions(questions, file, str(path))
     return Suite(
         name=file.name,
         collection=file.collection,
@@ -108,16 +107,14 @@ def _check_answer(file: SuiteFile, path: Path, lines: Lines) -> None:
         raise ConfigError(f"{path}:{line}: answer.{name}: {message}") from error
 
 
-def check_questions(
-    questions: list[tuple[str, Question]], kinds: tuple[Kind, ...], name: str
-) -> None:
+def _check_questions(questions: list[tuple[str, Question]], file: SuiteFile, name: str) -> None:
     """Raises `ConfigError` for the first question that cannot be asked or judged; each comes with
     the place where it stands."""
     if not questions:
         raise ConfigError(f"{name}: questions: there is none")
     seen: dict[str, str] = {}
     for where, question in questions:
-        problem = _problem(question, kinds)
+        problem = _problem(question, file)
         if problem:
             raise ConfigError(f"{where}: question {question.id!r}: {problem}")
         if question.id in seen:
@@ -125,26 +122,30 @@ def check_questions(
                 f"{where}: id: {question.id!r} is given twice (first: {seen[question.id]})"
             )
         seen[question.id] = where
-    if kinds == ("retrieval",) and not any(question.gold for _, question in questions):
+    if file.kinds == ("retrieval",) and not any(question.gold for _, question in questions):
         raise ConfigError(
             f"{name}: no question has `gold`, so nothing can be said of retrieval; name the "
             "passages that answer, or ask for the kind `answers`"
         )
 
 
-def _problem(question: Question, kinds: tuple[Kind, ...]) -> str:
+_ASK = " (with `incomplete: ask` in the suite, it is asked as far as it goes)"
+
+
+def _problem(question: Question, file: SuiteFile) -> str:
     if not question.id.strip():
         return "id: is empty"
-    if not question.text.strip() and not question.choices:  # options alone can be asked
-        return "text: is empty"
+    gaps = file.incomplete == "ask"
+    if not question.text.strip() and not (gaps and question.choices):
+        return "text: is empty" + _ASK
     if len(question.text) > MAX_QUESTION:
         return f"text: has {len(question.text)} characters; the limit is {MAX_QUESTION}"
     if any(gold == Gold() for need in question.gold for gold in need):
         return "gold: an entry names no passage"
     if question.answerable is False and (question.gold or question.answers):
         return "answerable: is false, but gold passages or answers are given"
-    if "choice" in kinds and not question.choices:
-        return "choices: are missing, and the suite asks for the kind `choice`"
+    if "choice" in file.kinds and not question.choices and not gaps:
+        return "choices: are missing, and the suite asks for the kind `choice`" + _ASK
     if question.choices and not 1 <= (question.correct or 0) <= len(question.choices):
         return f"correct: must be a number from 1 to {len(question.choices)}"
     return ""
