@@ -39,6 +39,25 @@ def test_a_document_comes_back_as_it_was(index: EmbeddedIndex, make: Callable) -
     assert (info.id, info.chunks, info.metadata) == ("a", 2, {"year": "2024"})
 
 
+def test_a_hit_has_its_text_and_titles_to_the_character(
+    index: EmbeddedIndex, make: Callable
+) -> None:
+    texts = [
+        "a\x00b \x07\x1f",
+        '"quoted" \\ \\u0041',
+        "第四十四条\u2028\U0001f600",
+        "[1,2]",
+        "\ufeffnull",
+    ]
+    document, chunks = make("a", texts, metadata={'k"ey': "v\\alue\n"})
+    index.upsert(document, chunks)
+    hits = index.get({n: {"fused": 1.0} for n in range(1, 6)}, OWNER)
+    assert [hit.text for hit in hits] == texts
+    assert all(hit.path == ("title a",) and hit.page is None for hit in hits)
+    assert hits[0].metadata == {'k"ey': "v\\alue\n"}
+    assert len(index.get({n: {"fused": 1.0} for n in range(1, 1200)}, OWNER)) == 5
+
+
 def test_both_searches_find_what_was_just_written(index: EmbeddedIndex, make: Callable) -> None:
     index.upsert(*make("a", ["租赁合同", "running water"], seed=1))
     assert lexical(index, "合同") == ["租赁合同"]

@@ -70,18 +70,26 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """One read transaction: all its statements see the same state."""
-        with translated(self.path):
-            self._check_open()
-            try:
-                db = self._pool.pop()
-            except IndexError:
-                db = self._connect()
+        with self.statement() as db:
             db.execute("BEGIN")
             try:
                 yield db
             finally:
                 with suppress(sqlite3.Error):
                     db.execute("ROLLBACK")
+
+    @contextmanager
+    def statement(self) -> Iterator[sqlite3.Connection]:
+        """A connection for one statement, which is a transaction by itself."""
+        with translated(self.path):
+            self._check_open()
+            try:
+                db = self._pool.pop()
+            except IndexError:
+                db = self._connect()
+            try:
+                yield db
+            finally:
                 if self._closed:
                     db.close()
                 else:

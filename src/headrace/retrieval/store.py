@@ -33,7 +33,7 @@ from headrace.retrieval.rows import (
     last_id,
     marks,
 )
-from headrace.types import Document, Exclusion, Filter, Hit, Parsed
+from headrace.types import Document, Exclusion, Filter, Hit, Parsed, Span
 
 SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -216,20 +216,22 @@ class Store:
 
     def hits(self, scored: Mapping[int, Mapping[str, float]], where: Filter) -> list[Hit]:
         """Hits in the mapping's order; what is gone or not allowed is left out."""
-        rows: dict[int, tuple[object, ...]] = {}
+        rows: dict[int, _HitRow] = {}
         condition, values = allowed_documents(where)
-        with self.db.reading() as db:
-            for batch in batches(list(scored)):
-                rows.update(
-                    (row[0], row)
-                    for row in db.execute(
-                        "SELECT c.id, d.id, d.source, d.title, c.path, c.start, c.stop, c.text, "
-                        "c.page, d.metadata FROM chunks c JOIN documents d ON d.number = c.document"
-                        f" WHERE c.id IN ({marks(batch)}) AND {condition}",
-                        [*batch, *values],
-                    )
-                )
-        return [_hit(rows[id_], scores) for id_, scores in scored.items() if id_ in rows]
+        wanted = list(batches(list(scored)))
+        with self.db.reading() if len(wanted) > 1 else self.db.statement() as db:
+            for batch in wanted:
+                # One row for all: Python's lock is given up and taken again for every row, and
+                # under load each time means waiting for it.
+                (found,) = db.execute(
+                    "SELECT json_group_array(json_array(c.id, d.id, d.source, d.title, "
+                    "json(c.path), c.start, c.stop, c.text, c.page, json(d.metadata))) "
+                    "FROM chunks c JOIN documents d ON d.number = c.document "
+                    f"WHERE c.id IN ({marks(batch)}) AND {condition}",
+                    [*batch, *values],
+                ).fetchone()
+                rows.update((row.chunk_id, row) for row in _hit_rows.decode(found))
+        return [rows[id_].hit(scores) for id_, scores in scored.items() if id_ in rows]
 
 
 # Within a transaction ----------------------------------------------------------------------------
@@ -369,24 +371,35 @@ def _page(parsed: Parsed, starts: Sequence[int], position: int) -> int | None:
     return parsed.pages[i].number if i >= 0 else None
 
 
-def _hit(row: tuple[object, ...], scores: Mapping[str, float]) -> Hit:
-    id_, document, source, title, path, start, stop, text, page, metadata = row
-    return msgspec.convert(
-        {
-            "chunk_id": id_,
-            "document_id": document,
-            "source": source,
-            "title": title,
-            "path": msgspec.json.decode(str(path)),
-            "span": {"start": start, "end": stop},
-            "text": text,
-            "score": list(scores.values())[-1] if scores else 0.0,
-            "scores": dict(scores),
-            "page": page,
-            "metadata": msgspec.json.decode(str(metadata)),
-        },
-        Hit,
-    )
+class _HitRow(msgspec.Struct, frozen=True, array_like=True):
+    chunk_id: int
+    document_id: str
+    source: str
+    title: str
+    path: tuple[str, ...]
+    start: int
+    stop: int
+    text: str
+    page: int | None
+    metadata: dict[str, str]
+
+    def hit(self, scores: Mapping[str, float]) -> Hit:
+        return Hit(
+            chunk_id=self.chunk_id,
+            document_id=self.document_id,
+            source=self.source,
+            title=self.title,
+            path=self.path,
+            span=Span(self.start, self.stop),
+            text=self.text,
+            score=list(scores.values())[-1] if scores else 0.0,
+            scores=dict(scores),
+            page=self.page,
+            metadata=self.metadata,
+        )
+
+
+_hit_rows = msgspec.json.Decoder(list[_HitRow])
 
 
 def _json(value: object) -> str:
