@@ -45,6 +45,11 @@ _POOLINGS = {
     "mean": xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN,
     "cls": xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_CLS,
 }
+_ATTENTION = {
+    "auto": xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    "flash": xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    "plain": xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+}
 
 
 class LlamaCppEngine(Engine):
@@ -238,6 +243,7 @@ def _parameters(path: Path, header: dict[str, Any], spec: ModelSpec, device: str
     params.endpoint_slots = False
     params.verbosity = 0
     if spec.role is Role.GENERATOR:
+        params.flash_attn_type = _ATTENTION[options.get("attention", "auto")]
         params.n_ctx = min(int(options.get("context", 8192)), trained * slots)
         params.n_batch = params.n_ubatch = _BATCH
         return params

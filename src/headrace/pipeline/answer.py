@@ -141,7 +141,8 @@ async def _write(
     run.skipped += allowed.skipped
     if not allowed.max_tokens:
         return
-    writer = Writer(plan.generator, services.paces, allowed.prompt_tokens)
+    most = plan.answer.max_sentences
+    writer = Writer(plan.generator, services.paces, allowed.prompt_tokens, most)
     try:
         async with asyncio.timeout_at(call.deadline):
             prompt = await _prompt(services, request, plan, sources, allowed.prompt_tokens)
@@ -170,14 +171,14 @@ async def _write(
                 if delta.finish_reason is not None:
                     run.finish_reason, run.usage = delta.finish_reason, delta.usage or Usage()
                 checker.repeats |= writer.goes_round
-                if checker.repeats:
+                if checker.repeats or writer.full:
                     break  # a small model that goes round in circles says nothing new
     except (TimeoutError, DeadlineExceeded):
         writer.give_up()
         run.skipped.append("generate: cut at the deadline")
         run.finish_reason, run.usage = "length", Usage(prompt.tokens, writer.deltas)
         return
-    if checker.repeats:
+    if checker.repeats or writer.full:
         run.usage = await _count(services, plan.generator, prompt.messages, writer.text)
         return
     async for event in checker.check(writer.rest()):

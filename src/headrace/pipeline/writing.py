@@ -13,12 +13,13 @@ class Writer:
     """The text of one generator, sentence by sentence. `deltas` counts those with text,
     `reads` are the tokens of its prompt. Its time begins now: counting them belongs to reading."""
 
-    def __init__(self, generator: str, paces: Paces, reads: int) -> None:
+    def __init__(self, generator: str, paces: Paces, reads: int, most: int | None = None) -> None:
         self._generator = generator
         self._paces = paces
         self._sentences = SentenceStream()
         self._written: list[str] = []
         self._began = self._first = time.monotonic()
+        self._left = most
         self.reads = reads
         self.deltas = 0
 
@@ -33,11 +34,19 @@ class Writer:
             self._written.append(delta.text)
         if delta.usage is not None:
             self._note_pace(delta.usage.completion_tokens)
-        return list(self._sentences.feed(delta.text))
+        complete = self._sentences.feed(delta.text)[: self._left]
+        if self._left is not None:
+            self._left -= sum(1 for sentence in complete if sentence.strip())
+        return complete
 
     @property
     def text(self) -> str:
         return "".join(self._written)
+
+    @property
+    def full(self) -> bool:
+        """The `most` sentences that were wanted are there."""
+        return self._left == 0
 
     @property
     def goes_round(self) -> bool:

@@ -111,7 +111,9 @@ async def search_many(
 ) -> list[SearchResult]:
     """The best `k` hits for each query, all of one generation; their timings are those of the whole
     batch. `call.then` names the models that come after the search. With `stages`, the results hold
-    every stage's whole list, which changes nothing else. 1. Lexical search and the queries' embedding start at once; dense search follows, if the
+    every stage's whole list, which changes nothing else.
+
+    1. Lexical search and the queries' embedding start at once; dense search follows, if the
     vectors come in time (`retrieval.hurry`). 2. The lists are fused. 3. Texts are fetched after
     that, so what was deleted meanwhile is not among the hits. 4. A reranker, if any, scores the
     first `rerank_depth`, or what there is time for.
@@ -126,15 +128,9 @@ async def search_many(
     first = call if reranker is None else replace(call, then=(reranker, *call.then))
     depth = max(options.depth, k)
 
-    # Two steps in threads, not one each: a change of threads costs as much as a small search.
-    def lexical() -> tuple[CollectionSnapshot, list[list[Scored]]]:
-        snapshot = timer.call("snapshot", index.snapshot)
-        find = partial(timer.call, "lexical", snapshot.search_lexical)
-        return snapshot, [find(query, depth, where) for query in queries]
-
-    vectors_in_time = embedded(models, embedder, queries, first, paces)
     (snapshot, by_words), (info, vectors, skipped) = await both(
-        _in_thread(lexical), timer.wait("embed", vectors_in_time)
+        _in_thread(_by_words, index, queries, depth, where, timer),
+        timer.wait("embed", embedded(models, embedder, queries, first, paces)),
     )
     if info is not None:
         check_embedder(index.name, snapshot.embedder, embedder, info)
@@ -157,9 +153,16 @@ async def search_many(
         skipped += left_out
         for trace, hits in zip(traces, lists, strict=True):
             trace["rerank"] = tuple(hit.chunk_id for hit in hits)
-    told = (snapshot.generation, timer.total(), skipped)
-    kept = zip(lists, traces, strict=True)
+    told, kept = (snapshot.generation, timer.total(), skipped), zip(lists, traces, strict=True)
     return [SearchResult(tuple(hits[:k]), *told, trace if stages else {}) for hits, trace in kept]
+
+
+def _by_words(
+    index: EmbeddedIndex, queries: Sequence[str], depth: int, where: Filter, timer: Timer
+) -> tuple[CollectionSnapshot, list[list[Scored]]]:
+    snapshot = timer.call("snapshot", index.snapshot)
+    find = partial(timer.call, "lexical", snapshot.search_lexical)
+    return snapshot, [find(query, depth, where) for query in queries]
 
 
 async def _reranked(
