@@ -14,7 +14,19 @@ from typing import Annotated
 import typer
 
 import headrace
-from headrace.cli import ask, collections, config, eval, ingest, models, search, terminal, up
+from headrace.cli import (
+    ask,
+    collections,
+    config,
+    eval,
+    ingest,
+    measure,
+    models,
+    search,
+    terminal,
+    tune,
+    up,
+)
 from headrace.errors import (
     BadRequest,
     Busy,
@@ -55,6 +67,8 @@ for _name, _command in (
     ("ingest", ingest.ingest),
     ("ask", ask.ask),
     ("search", search.search),
+    ("measure", measure.measure),
+    ("tune", tune.tune),
 ):
     app.command(_name, epilog=_command.__globals__["EPILOG"])(_command)
 app.add_typer(models.app, name="models")

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from headrace.errors import HeadraceError, ModelFailed, by_code
 from headrace.evaluation.report import Times, times_of
@@ -73,6 +74,7 @@ async def measure(
     count: int,
     *,
     users: int = 1,
+    deadline_ms: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Measurement:
     """`count` answers (at least one), the requests in turn, `users` of them at once; the first
@@ -86,7 +88,7 @@ async def measure(
     async def user() -> None:
         for request in turns:
             try:
-                found.append(await _asked(services, request))
+                found.append(await _asked(services, _timely(request, deadline_ms)))
             except HeadraceError as error:
                 found.append(Timed({}, failed=error.code))
             progress(len(found))
@@ -101,6 +103,14 @@ async def measure(
         if (old := before.get(name, Shares(0.0, 0.0))) != now
     }
     return summed(found, users, seconds, spent)
+
+
+def _timely(request: AnswerRequest, deadline_ms: int | None) -> AnswerRequest:
+    """Due so long from now."""
+    if deadline_ms is None:
+        return request
+    call = replace(request.call, deadline=time.monotonic() + deadline_ms / 1000)
+    return replace(request, call=call)
 
 
 async def _asked(services: Services, request: AnswerRequest) -> Timed:

@@ -58,13 +58,13 @@ class Side(msgspec.Struct, frozen=True):
 
 
 class Tuned(msgspec.Struct, frozen=True):
-    """What was found so far. `values` by their path in the configuration; `checked` says that the
+    """What was found so far. `values` with their paths in the configuration; `checked` says that the
     two sides were measured in turns at the end, `ended` why it ended, empty while it goes on."""
 
     target_ms: float
     before: Side
     after: Side
-    values: dict[Path, object]
+    values: tuple[tuple[Path, object], ...]
     evidence: tuple[Evidence, ...]
     questions: int
     asked: int
@@ -194,7 +194,7 @@ class Tuner:
             target_ms=self._target,
             before=self._before,
             after=self._after,
-            values=dict(self._values),
+            values=tuple(self._values.items()),
             evidence=tuple(self._evidence),
             questions=len(self._laboratory.suite.questions),
             asked=self._laboratory.asked,
