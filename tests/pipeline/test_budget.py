@@ -95,7 +95,7 @@ def test_the_answers_length_fits_the_time_left() -> None:
 
 def test_the_steps_come_in_order_as_the_time_gets_shorter() -> None:
     paces = seen(first_token=4.0, token=0.02, quote=0.2, finish=0.01)
-    steps = [allow(paces, seconds=seconds) for seconds in (8.0, 5.5, 3.0, 1.5, 0.8)]
+    steps = [allow(paces, seconds=seconds) for seconds in (8.0, 5.5, 4.2, 2.5, 0.8)]
     assert steps[0] == (100, 1000, ())
     assert 32 < steps[1].max_tokens < 100
     assert steps[1].prompt_tokens == 1000

@@ -120,9 +120,8 @@ async def _measure(
 
     console = terminal.err()
     columns = (TextColumn("answers"), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns, console=console, disable=not console.is_terminal, transient=True
-    ) as bar:
+    bars = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+    with bars as bar:
         task = bar.add_task("", total=count)
         async with application(config) as services:
             return await measure(

@@ -34,16 +34,16 @@ def evidence(tuned: Tuned) -> str:
     how = "measured in turns at the end" if tuned.checked else "not yet measured side by side"
     parts = [
         "# A faster configuration",
-        f"95 % of the answers came within {after.p95:.0f} ms, {share:.2f} of the {before.p95:.0f} ms "
-        f"of the configuration it began with ({how}). The target of {tuned.target_ms:.0f} ms is "
+        f"95 % of the answers came within {after.p95:.0f} ms, {share:.2f} of the "
+        f"{before.p95:.0f} ms of the configuration it began with ({how}). The target of {tuned.target_ms:.0f} ms is "
         f"{'reached' if tuned.reached else 'not reached'}. {tuned.questions} questions, "
         f"{tuned.asked} answers in {tuned.seconds:.0f} s; it ended because "
         f"{tuned.ended or 'it was stopped'}.",
         "## Times and quality",
         _sides(tuned),
         "## What was tried",
-        "A trial is the slower half of the questions under both configurations in turns; *ratio* is "
-        "the new time divided by the old one. What was faster answered the whole suite.",
+        "A trial is the slower half of the questions under both configurations in turns; *ratio* "
+        "is the new time divided by the old one. What was faster answered the whole suite.",
         table(
             ("lever", "change", "ratio", "p95, ms", "verdict"),
             [_row(one) for one in tuned.evidence],

@@ -58,8 +58,8 @@ class Side(msgspec.Struct, frozen=True):
 
 
 class Tuned(msgspec.Struct, frozen=True):
-    """What was found so far. `values` with their paths in the configuration; `checked` says that the
-    two sides were measured in turns at the end, `ended` why it ended, empty while it goes on."""
+    """What was found so far. `values` with their paths in the configuration; `checked` says that
+    the two sides were measured in turns at the end, `ended` why it ended, empty while it goes on."""
 
     target_ms: float
     before: Side
