@@ -194,7 +194,7 @@ async def test_without_the_questions_vector_words_alone_are_searched_in_time(
     assert response.status_code == 200
     assert "searched by words alone" in response.text
     assert "market" in response.text
-    assert models.cancelled == 1  # the quotations do not ask it in vain
+    assert models.cancelled == 1
 
 
 async def test_past_the_deadline_a_stream_ends_with_an_error_event(services: Services) -> None:

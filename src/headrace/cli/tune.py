@@ -65,9 +65,7 @@ def tune(
     target = milliseconds(p95)
     file = find_file(config, environment=os.environ, folder=None)
     if write and file is None:
-        raise BadRequest(
-            "--write: there is no configuration file; `headrace config init` makes it"
-        )
+        raise BadRequest("--write: there is no configuration file; `headrace config init` makes it")
     text = file.read_text(encoding="utf-8-sig") if file is not None else ""
     asked = load_suite(suite)
     if collection:

@@ -59,7 +59,7 @@ class Side(msgspec.Struct, frozen=True):
 
 class Tuned(msgspec.Struct, frozen=True):
     """What was found so far. `values` with their paths in the configuration; `checked` says that
-    the two sides were measured in turns at the end, `ended` why it ended, empty while it goes on."""
+    the two sides were measured in turns at the end, `ended` why it ended, empty until then."""
 
     target_ms: float
     before: Side
@@ -89,6 +89,7 @@ class Tuner:
         target_ms: float,
         seconds: float,
         models: tuple[str, ...] = (),
+        levers: Sequence[Lever] = LEVERS,
         tell: Callable[[Tuned], None] = lambda tuned: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -97,6 +98,7 @@ class Tuner:
         self._target = target_ms
         self._seconds = seconds
         self._models = models
+        self._levers = levers
         self._tell = tell
         self._clock = clock
         self._began = clock()
@@ -115,7 +117,7 @@ class Tuner:
         sample = slow_half(suite.questions, self._records)
         self._tell(self._tuned())
         ended = "all levers were tried"
-        for lever in LEVERS:
+        for lever in self._levers:
             if self._after.total.p95 <= self._target:
                 ended = "the target is reached"
                 break
