@@ -21,7 +21,7 @@ from headrace.evaluation.levers import Change, Lever, Scene
 from headrace.evaluation.metrics import Metric
 from headrace.evaluation.trial import Laboratory
 from headrace.evaluation.tuned_files import CONFIG, EVIDENCE, write_tuned
-from headrace.evaluation.tuning import Tuned, Tuner, slow_half, worse_than
+from headrace.evaluation.tuning import SAMPLE, Tuned, Tuner, slow_half, worse_than
 from headrace.serving.hosting import model_host
 from headrace.serving.pool import Pool
 
@@ -137,7 +137,7 @@ def test_a_trial_asks_the_slower_half() -> None:
     questions = [question(n, "?") for n in range(40)]
     records = [Record(id=f"q{n}", timings={"total": float(n)}) for n in range(40)]
     chosen = [int(one.id[1:]) for one in slow_half(questions, records)]
-    assert len(chosen) == 8
+    assert len(chosen) == SAMPLE
     assert min(chosen) >= 20
     assert chosen[0] == 39
 

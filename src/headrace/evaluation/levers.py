@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from headrace.config.answering import AnswerOptions, RetrievalOptions
+from headrace.config.model_options import default_models
 from headrace.config.options import CollectionOptions, Config
 from headrace.engines.machine import cores
 from headrace.types import Role
@@ -89,6 +90,17 @@ def _one(path: Path, before: object, after: object) -> Change:
     return Change({path: after}, f"{'.'.join(path)}: {_said(before)} → {_said(after)}")
 
 
+def _of_model(at: Scene, name: str, option: str, before: object, after: object) -> Change:
+    """An entry of the file replaces the default model of its name, so it must be a whole one."""
+    model = at.config.models[name]
+    change = _one(("models", name, option), before, after)
+    if default_models().get(name) != model:
+        return change
+    whole = model.model_dump(mode="json", include=model.model_fields_set)
+    values = {("models", name, key): value for key, value in whole.items()}
+    return change._replace(values={**values, **change.values})
+
+
 def _said(value: object) -> str:
     return "none" if value is None else str(value)
 
@@ -159,7 +171,7 @@ def _batches(at: Scene) -> Iterator[Change]:
             before = at.config.models[name].batch_tokens
             for after in (1024, 2048, 16384):
                 if after != before:
-                    yield _one(("models", name, "batch_tokens"), before, after)
+                    yield _of_model(at, name, "batch_tokens", before, after)
 
 
 def _threads(at: Scene) -> Iterator[Change]:
@@ -172,7 +184,7 @@ def _threads(at: Scene) -> Iterator[Change]:
             before = model.threads or cores()
             for after in dict.fromkeys((max(1, cores() // 2), cores())):
                 if after != before:
-                    yield _one(("models", name, "threads"), before, after)
+                    yield _of_model(at, name, "threads", before, after)
 
 
 def _precision(at: Scene) -> Iterator[Change]:
@@ -182,7 +194,7 @@ def _precision(at: Scene) -> Iterator[Change]:
     if name:
         model = at.config.models[name]
         if model.engine == "onnx" and model.precision != "int8":
-            yield _one(("models", name, "precision"), model.precision, "int8")
+            yield _of_model(at, name, "precision", model.precision, "int8")
 
 
 def _other_model(at: Scene) -> Iterator[Change]:
@@ -201,7 +213,7 @@ def _attention(at: Scene) -> Iterator[Change]:
         before = at.config.models[name].attention
         for after in ("flash", "plain"):
             if after != before:
-                yield _one(("models", name, "attention"), before, after)
+                yield _of_model(at, name, "attention", before, after)
 
 
 LEVERS = (

@@ -37,8 +37,8 @@ def evidence(tuned: Tuned) -> str:
         f"95 % of the answers came within {after.p95:.0f} ms, {share:.2f} of the "
         f"{before.p95:.0f} ms of the configuration it began with ({how}). The target "
         f"of {tuned.target_ms:.0f} ms is {'reached' if tuned.reached else 'not reached'}. "
-        f"{tuned.questions} questions, {tuned.asked} answers in {tuned.seconds:.0f} s; it ended because "
-        f"{tuned.ended or 'it was stopped'}.",
+        f"{tuned.questions} questions, {tuned.asked} answers in {tuned.seconds:.0f} s; it ended "
+        f"because {tuned.ended or 'it was stopped'}.",
         "## Times and quality",
         _sides(tuned),
         "## What was tried",

@@ -31,7 +31,7 @@ from headrace.evaluation.trial import Laboratory
 PAYS = 0.97
 """What takes more of the time before than this is noise, or not worth an option."""
 
-SAMPLE = 8
+SAMPLE = 6
 """Questions of a trial; more than the slots of a generator, whose caches would hold them all."""
 
 Verdict: TypeAlias = Literal["kept", "no gain", "worse answers", "invalid"]
