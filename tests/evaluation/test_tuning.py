@@ -91,6 +91,7 @@ async def tuned(
         return found
 
 
+@pytest.mark.slow
 async def test_what_is_faster_is_kept_and_what_cuts_answers_is_not(tmp_path: Path) -> None:
     found = await tuned(tmp_path, [CAP, INVALID, SLOWER, MODEL])
     verdicts = {(one.lever, one.verdict) for one in found.evidence}
@@ -113,16 +114,19 @@ async def test_what_is_faster_is_kept_and_what_cuts_answers_is_not(tmp_path: Pat
     loaded = Start(written, tmp_path / "out" / CONFIG).apply({})
     assert loaded.defaults.generator == "quick"
     report = (tmp_path / "out" / EVIDENCE).read_text(encoding="utf-8")
-    assert "worse answers: answers.exact 1 → 0" in report.replace("**", "")
+    assert "worse answers: " in report
+    assert "answers.exact 1 → 0" in report
     assert "defaults.generator: quick" in report
 
 
+@pytest.mark.slow
 async def test_a_model_with_other_options_is_tried_as_a_twin(tmp_path: Path) -> None:
     found = await tuned(tmp_path, [FASTER])
     assert found.values == ((("models", "talk", "source"), "delay=0.001"),)
     assert found.after.total.p95 < found.before.total.p95
 
 
+@pytest.mark.slow
 async def test_it_ends_when_the_target_is_reached_or_the_time_is_over(tmp_path: Path) -> None:
     enough = await tuned(tmp_path, [MODEL], target_ms=1e6)
     assert enough.reached
