@@ -269,3 +269,34 @@ async def test_quotations_follow_as_a_paragraph_of_their_own(services: Services,
     said = [event async for event in checker.check(f"Cats rule the whole town of Weirford.{tail}")]
     said.append(checker.refuse())
     assert "[unsupported]\n\nThe documents" in text(said)
+
+
+async def test_a_generator_is_stopped_after_its_sentences(services: Services) -> None:
+    class Talker:
+        written = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(services.models, name)
+
+        async def generate(self, *_: object, **__: object) -> AsyncGenerator[Delta, None]:
+            for sentence in (
+                "Dogs shall be kept on a leash in public places. ",
+                "The fine is 150 crowns. ",
+                "The weekly market is held on the mill square. ",
+                "The keeper of a dog registers it with the town hall. ",
+            ):
+                self.written += 1
+                yield Delta(sentence)
+            yield Delta(finish_reason="stop")
+
+    for most, seen in ((1, 2), (2, 3)):
+        talker = Talker()
+        answers = services.config.answer.model_copy(update={"max_sentences": most})
+        limited = services.config.model_copy(update={"answer": answers})
+        made = replace(services, models=talker, config=limited)  # type: ignore[arg-type]
+        events = await ask(made, "Must dogs be kept on a leash in public places?")
+        assert ("150 crowns." in text(events).replace(" [1]", "")) == (most == 2)
+        assert "market" not in text(events)
+        assert talker.written == seen  # a sentence is whole when the next one begins
+        assert done(events).finish_reason == "stop"
+        assert done(events).usage.completion_tokens > 5

@@ -228,6 +228,6 @@ LEVERS = (
     Lever("threads", "nothing but time", _threads),
     Lever("precision", "the order of passages", _precision),
     Lever("model or engine", "everything that the model does", _other_model),
-    Lever("attention", "nothing but time and memory", _attention),
+    Lever("attention", "last digits, so now and then what a small model writes", _attention),
 )
 """In the order in which they are tried."""
