@@ -15,7 +15,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -153,30 +152,28 @@ def _first_tokens(sides: Mapping[str, str], turn: int, pairs: int) -> dict[str, 
     goes first changes with every pair."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     asks = iter(_asks(turn))
-    with ExitStack() as stack:
-        clients = {name: stack.enter_context(_client(address)) for name, address in sides.items()}
-        for number in range(-2, pairs):  # the first two warm up
-            for name in list(clients)[:: 1 if number % 2 else -1]:
-                seconds = _first_token(clients[name], next(asks))
-                if number >= 0:
-                    found[name].append(seconds)
+    for number in range(-2, pairs):  # the first two warm up
+        for name in list(sides)[:: 1 if number % 2 else -1]:
+            seconds = _first_token(sides[name], next(asks))
+            if number >= 0:
+                found[name].append(seconds)
     return found
 
 
-def _client(address: str) -> httpx.Client:
+def _first_token(address: str, ask: Ask) -> float:
+    """Over a connection that is there already: the engine's closes after some requests."""
     path = None if ":" in address else address
     base = f"http://{address}" if path is None else "http://engine"
-    return httpx.Client(base_url=base, transport=httpx.HTTPTransport(uds=path), timeout=60)
-
-
-def _first_token(client: httpx.Client, ask: Ask) -> float:
-    began, first = time.perf_counter(), math.nan
-    headers = {"content-type": "application/json"}
-    with client.stream("POST", ask.path, content=ask.body, headers=headers) as answer:
-        answer.raise_for_status()
-        for line in answer.iter_lines():
-            if math.isnan(first) and CONTENT.search(line.encode()):
-                first = time.perf_counter() - began
+    transport = httpx.HTTPTransport(uds=path)
+    with httpx.Client(base_url=base, transport=transport, timeout=60) as client:
+        client.get("/healthz" if path is None else "/health").raise_for_status()
+        began, first = time.perf_counter(), math.nan
+        headers = {"content-type": "application/json"}
+        with client.stream("POST", ask.path, content=ask.body, headers=headers) as answer:
+            answer.raise_for_status()
+            for line in answer.iter_lines():
+                if math.isnan(first) and CONTENT.search(line.encode()):
+                    first = time.perf_counter() - began
     return first
 
 

@@ -120,6 +120,23 @@ def test_quotes_answers_and_refusals() -> None:
     assert list(average)[-1] == "failed"
 
 
+def test_all_of_several_golds_within_ten() -> None:
+    two = ((Gold(place="a"),), (Gold(place="b"),))
+    asked = suite(
+        question(1, "?", gold=two), question(2, "?", gold=two), question(3, "?", gold=two[:1])
+    )
+    depths = {"fused": 100}
+    values = measure(
+        asked,
+        [
+            record(1, ranks={"fused": (10, 1)}, depths=depths),
+            record(2, ranks={"fused": (11, 1)}, depths=depths),
+            record(3, ranks={"fused": (1,)}, depths=depths),
+        ],
+    )
+    assert [one.get("fused.All@10") for one in values.values()] == [1.0, 0.0, None]
+
+
 def test_a_failed_question_found_nothing() -> None:
     asked = suite(
         question(1, "?", gold=((Gold(place="a"),),)), question(2, "?", gold=((Gold(place="a"),),))

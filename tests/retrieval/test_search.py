@@ -110,6 +110,28 @@ async def test_the_reranker_has_the_last_word(filled: EmbeddedIndex, models: Loc
     assert "rerank" in result.timings
 
 
+async def test_every_stage_shows_its_whole_list(filled: EmbeddedIndex, models: LocalModels) -> None:
+    """Asking for the lists changes nothing else."""
+    arguments = (filled, models, "embed", ["rent month", "第44条"])
+    plain = await search_many(*arguments, options=OPTIONS, where=OWNER, k=1, reranker="rank")
+    shown = await search_many(
+        *arguments, options=OPTIONS, where=OWNER, k=1, reranker="rank", stages=True
+    )
+    assert [one.hits for one in shown] == [one.hits for one in plain]
+    assert [one.stages for one in plain] == [{}, {}]
+    for result in shown:
+        assert list(result.stages) == ["dense", "lexical", "fused", "rerank"]
+        assert len(result.stages["dense"]) == len(TEXTS)
+        assert set(result.stages["fused"]) == set(result.stages["dense"])
+        assert len(result.stages["rerank"]) == len(TEXTS) - 1, "the copy is left out"
+        assert result.stages["rerank"][0] == result.hits[0].chunk_id
+    assert len(shown[1].stages["lexical"]) == 1
+    (alone,) = await search_many(
+        filled, models, "embed", ["rent month"], options=OPTIONS, where=OWNER, k=1, stages=True
+    )
+    assert alone.stages == {k: v for k, v in shown[0].stages.items() if k != "rerank"}
+
+
 async def test_an_empty_query_is_refused(filled: EmbeddedIndex, models: LocalModels) -> None:
     with pytest.raises(BadRequest, match="empty"):
         await search(filled, models, "embed", " \n", options=OPTIONS, where=OWNER, k=3)

@@ -84,9 +84,14 @@ def test_limits_are_bytes() -> None:
 
 def test_a_load_that_was_stopped_reserves_more_the_next_time(tmp_path: Path) -> None:
     guess = estimate(spec(tmp_path), 0, ["cpu"])
-    larger = outgrown(guess, "cpu", 400 * MIB)
+    larger = outgrown(guess, "cpu", 400 * MIB, 2000 * MIB)
     assert larger.peak["cpu"] == {"host": 500 * MIB}
-    assert outgrown(larger, "cpu", 0).peak["cpu"] == {"host": 625 * MIB}  # never the same again
+    again = outgrown(larger, "cpu", 0, 2000 * MIB)
+    assert again.peak["cpu"] == {"host": 625 * MIB}  # never the same again
+    room = 508 * MIB  # 410 were seen and 513 do not fit, but the model may
+    alone = outgrown(guess, "cpu", 410 * MIB, room)
+    assert alone.peak["cpu"] == {"host": room}
+    assert outgrown(alone, "cpu", 450 * MIB, room).peak["cpu"] == {"host": 635 * MIB}
     assert larger.serving == guess.serving
 
 

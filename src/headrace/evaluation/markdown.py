@@ -76,7 +76,7 @@ def _retrieval(report: Report) -> str:
     stages = [stage for stage in STAGES if f"{stage}.RR@10" in report.metrics]
     if not stages:
         return ""
-    names = [*(f"R@{k}" for k in CUTOFFS), "nDCG@10", "RR@10"]
+    names = [*(f"R@{k}" for k in CUTOFFS), "nDCG@10", "RR@10", "All@10"]
     names = [n for n in names if any(f"{stage}.{n}" in report.metrics for stage in stages)]
     rows = []
     for stage in stages:
@@ -86,8 +86,9 @@ def _retrieval(report: Report) -> str:
     words = "; ".join(f"*{stage}*: {STAGE_WORDS[stage]}" for stage in stages)
     return (
         f"## Finding\n\nOver the {asked} questions with gold passages. R@k is the share of a "
-        f"question's gold passages among the first k.\n\n{table(['stage', *names], rows)}\n\n"
-        f"{words}."
+        f"question's gold passages among the first k; All@10 the share of the questions with "
+        f"several gold passages that have all of them among the first 10.\n\n"
+        f"{table(['stage', *names], rows)}\n\n{words}."
     )
 
 

@@ -92,7 +92,8 @@ def _order(name: str) -> tuple[int, int]:
 def _retrieval(
     pairs: Iterable[tuple[Question, Record]], values: Values, stages: Sequence[str]
 ) -> None:
-    """Fill in the measures of each stage for the questions that have gold passages."""
+    """Fill in the measures of each stage for the questions that have gold passages; `All@10` for
+    those that need several: whether all of them are among the first 10."""
     asked = [(question, record) for question, record in pairs if question.gold]
     seen = {stage for _, record in asked for stage in record.ranks}
     for stage in stages:
@@ -109,6 +110,10 @@ def _retrieval(
         for name, per_question in retrieval(runs, deepest).items():
             for identifier, value in per_question.items():
                 values[identifier][f"{stage}.{name}"] = value
+        for question, record in asked:
+            recall = values[record.id].get(f"{stage}.R@10")
+            if recall is not None and len(question.gold) > 1:
+                values[record.id][f"{stage}.All@10"] = float(recall == 1.0)
 
 
 def retrieval(

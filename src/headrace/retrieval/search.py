@@ -110,8 +110,7 @@ async def search_many(
     stages: bool = False,
 ) -> list[SearchResult]:
     """The best `k` hits for each query, all of one generation; their timings are those of the whole
-    batch. `call.then` names the models that come after the search. With `stages`, the results hold
-    every stage's whole list, which changes nothing else.
+    batch. `call.then` names the models that come after the search.
 
     1. Lexical search and the queries' embedding start at once; dense search follows, if the
     vectors come in time (`retrieval.hurry`). 2. The lists are fused. 3. Texts are fetched after
@@ -121,8 +120,7 @@ async def search_many(
     Raises `BadRequest` for an empty query, `ConfigError` if the collection's vectors are of
     another embedder, `UnknownCollection` if it was deleted, and what `models` raises.
     """
-    if not all(query.strip() for query in queries):
-        raise BadRequest("the query is empty", field="query")
+    _refuse_empty(queries)
     paces = paces or Paces()
     timer = Timer()
     first = call if reranker is None else replace(call, then=(reranker, *call.then))
@@ -136,14 +134,14 @@ async def search_many(
         check_embedder(index.name, snapshot.embedder, embedder, info)
     wanted = max(k, options.rerank_depth if reranker else 0)
     rows: Iterable[Vector | None] = [None] * len(queries) if vectors is None else vectors
-    traces: list[dict[str, tuple[int, ...]]] = []
+    nears: list[list[Scored]] = []
 
     def rest(query: str, vector: Vector | None, words: list[Scored]) -> list[Hit]:
         find = partial(timer.call, "dense", snapshot.search_dense)
         near = [] if vector is None else find(vector, depth, where)
         scores = timer.call("fuse", _fused, near, words, query, options, wanted + SPARE)
         found = timer.call("fetch", index.get, scores, where)
-        traces.append(_stages(near, words, query, options) if stages else {})
+        nears.append(near)
         return without_copies(found, wanted)
 
     lists = await _in_thread(lambda: list(map(rest, queries, rows, by_words)))
@@ -151,10 +149,14 @@ async def search_many(
         work = _reranked(models, reranker, queries, lists, call, paces)
         lists, left_out = await timer.wait("rerank", work)
         skipped += left_out
-        for trace, hits in zip(traces, lists, strict=True):
-            trace["rerank"] = tuple(hit.chunk_id for hit in hits)
-    told, kept = (snapshot.generation, timer.total(), skipped), zip(lists, traces, strict=True)
-    return [SearchResult(tuple(hits[:k]), *told, trace if stages else {}) for hits, trace in kept]
+    told = (snapshot.generation, timer.total(), skipped)
+    found = [SearchResult(tuple(hits[:k]), *told) for hits in lists]
+    return _traced(found, queries, nears, by_words, options, lists) if stages else found
+
+
+def _refuse_empty(queries: Sequence[str]) -> None:
+    if not all(query.strip() for query in queries):
+        raise BadRequest("the query is empty", field="query")
 
 
 def _by_words(
@@ -199,15 +201,26 @@ def _fused(
     return _scores({"dense": near, "lexical": by_words}, best)
 
 
-def _stages(
-    near: Sequence[Scored], by_words: Sequence[Scored], query: str, options: RetrievalOptions
-) -> dict[str, tuple[int, ...]]:
-    """Chunk ids of each list and of all of them fused, best first."""
-    return {
-        "dense": tuple(found.chunk_id for found in near),
-        "lexical": tuple(found.chunk_id for found in by_words),
-        "fused": tuple(_fused(near, by_words, query, options, len(near) + len(by_words))),
-    }
+def _traced(
+    results: Sequence[SearchResult],
+    queries: Sequence[str],
+    nears: Sequence[Sequence[Scored]],
+    by_words: Sequence[Sequence[Scored]],
+    options: RetrievalOptions,
+    lists: Sequence[Sequence[Hit]],
+) -> list[SearchResult]:
+    """The results with the chunk ids of every stage's whole list, best first."""
+    traced = []
+    for number, (query, near, words) in enumerate(zip(queries, nears, by_words, strict=True)):
+        stages = {
+            "dense": tuple(one.chunk_id for one in near),
+            "lexical": tuple(one.chunk_id for one in words),
+            "fused": tuple(_fused(near, words, query, options, len(near) + len(words))),
+        }
+        if any("rerank" in hit.scores for hit in lists[number]):
+            stages["rerank"] = tuple(hit.chunk_id for hit in lists[number])
+        traced.append(replace(results[number], stages=stages))
+    return traced
 
 
 def _scores(
@@ -225,4 +238,6 @@ def _scores(
 
 
 async def _in_thread(function: Callable[..., T], *arguments: object) -> T:
+    """A search takes two such steps, not one for each list: a change of threads costs as much as a
+    search of a small collection."""
     return await asyncio.get_running_loop().run_in_executor(_executor, function, *arguments)

@@ -311,7 +311,8 @@ class Director:
             taken = self._stopped_at.pop(key, None)
             if taken is None:
                 raise
-            profile = outgrown(before.profile, seat, taken)
+            room = self.state.limits.get("host", taken) - self.state.other.get("host", 0)
+            profile = outgrown(before.profile, seat, taken, room)
             return MoveFailed(_now(), key, error.code, error.message, profile)
         memory = group.memory()
         profile = measured(before.profile, group.spec, seat, memory, _now() - began, parked=parked)

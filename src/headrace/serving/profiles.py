@@ -92,12 +92,16 @@ def measured(
     )
 
 
-def outgrown(old: Profile, seat: str, taken: int) -> Profile:
+def outgrown(old: Profile, seat: str, taken: int, room: int) -> Profile:
     """After a load that was stopped when it had taken so many bytes of the host: the next one
-    reserves a quarter more than that."""
+    reserves a quarter more than that, or once all the `room` that there is when every other model
+    is out, if that is less: it may still fit. A load is never tried twice with the same."""
     before = old.peak.get(seat, {})
     most = max(taken, before.get("host", 0))
-    return msgspec.structs.replace(old, peak=old.peak | {seat: before | {"host": most + most // 4}})
+    wanted = most + most // 4
+    if most < room:
+        wanted = min(wanted, room)
+    return msgspec.structs.replace(old, peak=old.peak | {seat: before | {"host": wanted}})
 
 
 def estimate(spec: ModelSpec, hint: int, seats: Iterable[str]) -> Profile:
