@@ -290,3 +290,21 @@ async def test_an_answer_that_is_cut_ends_with_its_last_checked_sentence(tmp_pat
         assert done(events).usage.prompt_tokens > 20
         assert skipped(events, "generate") == "generate: cut at the deadline"
         assert slow.closed
+
+
+async def test_where_every_model_is_too_slow_words_alone_answer_and_each_step_is_told(
+    tmp_path: Path,
+) -> None:
+    made = config(tmp_path, talk="delay=60")
+    vector = ModelOptions(role=Role.EMBEDDER, engine="echo", source="delay=3")
+    made = made.model_copy(update={"models": {**made.models, "vector": vector}})
+    async with application(made) as services:
+        await filled(services, tmp_path)
+        for model in services.models.names():
+            await services.models.info(model)
+        events = await ask(services, 2.0)
+        assert "searched by words alone" in skipped(events, "embed")
+        assert "cut at the deadline" in skipped(events, "generate")
+        assert "words alone" in skipped(events, "quote")
+        assert any("leash" in e.quote.text for e in events if isinstance(e, QuoteEvent))
+        assert not done(events).refusal

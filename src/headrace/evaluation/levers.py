@@ -97,7 +97,7 @@ def _of_model(at: Scene, name: str, option: str, before: object, after: object) 
     if default_models().get(name) != model:
         return change
     whole = model.model_dump(mode="json", include=model.model_fields_set)
-    values = {("models", name, key): value for key, value in whole.items()}
+    values: dict[Path, Any] = {("models", name, key): value for key, value in whole.items()}
     return change._replace(values={**values, **change.values})
 
 
