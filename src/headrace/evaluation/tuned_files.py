@@ -31,7 +31,7 @@ def evidence(tuned: Tuned) -> str:
     """Markdown for a reader who was not there."""
     before, after = tuned.before.total, tuned.after.total
     share = after.p95 / before.p95
-    how = "measured in turns at the end" if tuned.checked else "not yet measured side by side"
+    how = "measured in turns at the end" if tuned.checked else "not measured side by side"
     parts = [
         "# A faster configuration",
         f"95 % of the answers came within {after.p95:.0f} ms, {share:.2f} of the "

@@ -126,7 +126,7 @@ class Tuner:
                 break
         if self._values:
             self._before, self._after = await self._compared(default)
-        return self._tuned(checked=True, ended=ended)
+        return self._tuned(checked=bool(self._values), ended=ended)
 
     async def _pull(self, lever: Lever, sample: Sequence[Question], reserve: float) -> bool:
         """Try the changes of a lever until one is kept. False if there is no time."""
