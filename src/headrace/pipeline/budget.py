@@ -134,7 +134,7 @@ class Budget:
 
     def compare(self, embedder: str, texts: int) -> Comparison:
         """Rule 7."""
-        if self.call.deadline is None:
+        if self.call.deadline is None or not texts:
             return Comparison(texts, None)
         until = self._last
         left = until - time.monotonic()
