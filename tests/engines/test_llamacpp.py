@@ -155,3 +155,17 @@ def test_it_opens_no_port_and_a_private_socket(engine: LlamaCppEngine) -> None:
 
 def test_it_counts_tokens(engine: LlamaCppEngine) -> None:
     assert engine.count(["hello world", "", "a\nb"]) == [2, 0, 3]
+
+
+async def test_attention_is_computed_as_configured(model_cache: Path) -> None:
+    said = {}
+    for attention in ("auto", "flash", "plain"):
+        engine = LlamaCppEngine()
+        engine.load(spec(OPTIONS["source"], model_cache, context=1024, attention=attention))
+        try:
+            said[attention], last = await ask(engine, "What is the capital of France?")
+        finally:
+            engine.unload()
+        assert last.usage is not None
+        assert last.usage.completion_tokens > 3
+    assert said["auto"] == said["flash"]  # on a processor; `plain` rounds otherwise

@@ -298,3 +298,34 @@ async def test_without_verification_markers_name_whole_passages(services: Servic
     done = events[-1]
     assert isinstance(done, DoneEvent)
     assert "verify: switched off" in done.skipped
+
+
+async def test_a_generator_is_stopped_after_its_sentences(services: Services) -> None:
+    class Talker:
+        written = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(services.models, name)
+
+        async def generate(self, *_: object, **__: object) -> AsyncGenerator[Delta, None]:
+            for sentence in (
+                "Dogs shall be kept on a leash in public places. ",
+                "The fine is 150 crowns. ",
+                "The weekly market is held on the mill square. ",
+                "The keeper of a dog registers it with the town hall. ",
+            ):
+                self.written += 1
+                yield Delta(sentence)
+            yield Delta(finish_reason="stop")
+
+    for most, seen in ((1, 2), (2, 3)):
+        talker = Talker()
+        answers = services.config.answer.model_copy(update={"max_sentences": most})
+        limited = services.config.model_copy(update={"answer": answers})
+        made = replace(services, models=talker, config=limited)  # type: ignore[arg-type]
+        events = await ask(made, "Must dogs be kept on a leash in public places?")
+        assert ("150 crowns." in text(events).replace(" [1]", "")) == (most == 2)
+        assert "market" not in text(events)
+        assert talker.written == seen  # a sentence is whole when the next one begins
+        assert done(events).finish_reason == "stop"
+        assert done(events).usage.completion_tokens > 5

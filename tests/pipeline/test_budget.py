@@ -16,10 +16,10 @@ from headrace.app import application
 from headrace.config.model_options import DefaultModels, ModelOptions
 from headrace.config.options import Config
 from headrace.pipeline.answer import answer
-from headrace.pipeline.budget import FEWEST_TOKENS, Budget, until
+from headrace.pipeline.budget import Allowance, Budget, until
 from headrace.pipeline.plan import AnswerRequest
 from headrace.pipeline.services import Services
-from headrace.serving.paces import Paces
+from headrace.serving.paces import ENOUGH, Paces
 from headrace.types import (
     ALL_ACCESS,
     USER,
@@ -56,40 +56,75 @@ def soon(seconds: float) -> Call:
 # The rules ----------------------------------------------------------------------------------------
 
 
-def test_without_a_deadline_nothing_is_left_out() -> None:
+def seen(**values: float) -> Paces:
+    """Paces of a prompt of 1,000 tokens, and of 20 texts compared for quotes."""
     paces = Paces()
-    paces.note("first_token m", 1e6)
-    budget = Budget(USER, paces)
-    assert budget.writing("e") is USER
-    assert budget.allow("m", 100, USER) == (100, "")
+    sizes = {"first_token": 1000, "quote": 20}
+    for what, seconds in values.items():
+        model = "" if what == "finish" else " e" if what == "quote" else " m"
+        for _ in range(ENOUGH + 1):
+            paces.note(f"{what}{model}", seconds, sizes.get(what, 1))
+    return paces
+
+
+def allow(paces: Paces, max_tokens: int = 100, *, seconds: float = 10) -> Allowance:
+    budget = Budget(soon(seconds), paces)
+    return budget.allow("m", max_tokens, 1000, budget.writing("e", 20))
+
+
+def test_without_a_deadline_nothing_is_left_out() -> None:
+    budget = Budget(USER, seen(first_token=1e6, quote=1e6))
+    assert budget.writing("e", 20) is USER
+    assert budget.allow("m", 100, 1000, USER) == (100, 1000, ())
+    assert budget.compare("e", 20) == (20, None, "")
 
 
 def test_what_is_not_known_is_tried() -> None:
-    budget = Budget(soon(10), Paces())
-    assert budget.allow("m", 100, budget.writing("e")) == (100, "")
+    assert allow(Paces()) == (100, 1000, ())
+    assert Budget(soon(10), Paces()).compare("e", 20).texts == 20
 
 
 def test_the_answers_length_fits_the_time_left() -> None:
-    paces = Paces()
-    paces.note("first_token m", 1.0)
-    paces.note("token m", 0.1)
-    paces.note("quote e", 4.0)
-    budget = Budget(soon(10), paces)
-    allowed = budget.allow("m", 100, budget.writing("e"))  # (10 - 4 - 1) / 0.1
+    paces = seen(first_token=1.0, token=0.1, quote=4.0)
+    allowed = allow(paces)  # (10 - 4 - 1) / 0.1
     assert 45 <= allowed.max_tokens <= 50
-    assert "of 100 tokens" in allowed.skipped
-    assert budget.allow("m", 20, budget.writing("e")) == (20, "")
+    assert allowed.prompt_tokens == 1000
+    assert "of 100 tokens" in allowed.skipped[0]
+    assert allow(paces, 20) == (20, 1000, ())
 
 
-@pytest.mark.parametrize(("first", "each"), [(9.0, 0.001), (1.0, 8.0 / FEWEST_TOKENS)])
-def test_a_generator_that_says_nothing_in_time_is_not_asked(first: float, each: float) -> None:
-    paces = Paces()
-    paces.note("first_token m", first)
-    paces.note("token m", each)
-    budget = Budget(soon(10), paces)
-    allowed = budget.allow("m", 100, budget.writing("e"))
-    assert allowed.max_tokens == 0
-    assert allowed.skipped.startswith("generate: ")
+def test_the_steps_come_in_order_as_the_time_gets_shorter() -> None:
+    paces = seen(first_token=4.0, token=0.02, quote=0.2, finish=0.01)
+    steps = [allow(paces, seconds=seconds) for seconds in (8.0, 5.5, 4.2, 2.5, 0.8)]
+    assert steps[0] == (100, 1000, ())
+    assert 32 < steps[1].max_tokens < 100
+    assert steps[1].prompt_tokens == 1000
+    for step in steps[2:4]:  # a sentence about fewer passages
+        assert step.max_tokens == 32
+        assert 192 <= step.prompt_tokens < 1000
+        assert [what.split(":")[0] for what in step.skipped] == ["generate", "prompt"]
+    assert steps[3].prompt_tokens < steps[2].prompt_tokens
+    assert steps[4].max_tokens == 0
+    assert steps[4].skipped[0].startswith("generate: ")
+
+
+def test_a_generator_that_says_nothing_in_time_is_not_asked() -> None:
+    for first, each in ((90.0, 0.001), (1.0, 8.0)):
+        allowed = allow(seen(first_token=first, token=each))
+        assert allowed.max_tokens == 0
+        assert allowed.skipped[0].startswith("generate: ")
+
+
+def test_quotations_are_compared_as_far_as_there_is_time() -> None:
+    paces = seen(quote=2.0, finish=0.01)
+    whole, some, none = (Budget(soon(s), paces).compare("e", 20) for s in (4.0, 1.0, 0.2))
+    assert whole.texts == 20
+    assert not whole.skipped
+    assert 5 <= some.texts <= 10
+    assert f"{some.texts} of 20 pieces" in some.skipped
+    assert none.texts == 0
+    assert "by words alone" in none.skipped
+    assert whole.until is not None
 
 
 async def test_items_stop_at_the_deadline_with_what_makes_them() -> None:
@@ -226,6 +261,8 @@ async def test_a_generator_that_is_too_slow_leaves_quotations_next_time_at_once(
 async def test_an_answer_that_is_cut_ends_with_its_last_checked_sentence(tmp_path: Path) -> None:
     async with application(config(tmp_path)) as made:
         services = await filled(made, tmp_path)
+        for model in services.models.names():
+            await services.models.info(model)
 
         class Slow:
             closed = False
@@ -245,7 +282,7 @@ async def test_an_answer_that_is_cut_ends_with_its_last_checked_sentence(tmp_pat
                     self.closed = True
 
         slow = Slow()
-        events = await ask(replace(services, models=slow), 1.0)  # type: ignore[arg-type]
+        events = await ask(replace(services, models=slow), 2.0)  # type: ignore[arg-type]
         text = "".join(event.text for event in events if isinstance(event, DeltaEvent))
         assert text.strip() == "Dogs shall be kept on a leash in public places [1]."
         assert done(events).finish_reason == "length"
@@ -253,3 +290,21 @@ async def test_an_answer_that_is_cut_ends_with_its_last_checked_sentence(tmp_pat
         assert done(events).usage.prompt_tokens > 20
         assert skipped(events, "generate") == "generate: cut at the deadline"
         assert slow.closed
+
+
+async def test_where_every_model_is_too_slow_words_alone_answer_and_each_step_is_told(
+    tmp_path: Path,
+) -> None:
+    made = config(tmp_path, talk="delay=60")
+    vector = ModelOptions(role=Role.EMBEDDER, engine="echo", source="delay=3")
+    made = made.model_copy(update={"models": {**made.models, "vector": vector}})
+    async with application(made) as services:
+        await filled(services, tmp_path)
+        for model in services.models.names():
+            await services.models.info(model)
+        events = await ask(services, 2.0)
+        assert "searched by words alone" in skipped(events, "embed")
+        assert "cut at the deadline" in skipped(events, "generate")
+        assert "words alone" in skipped(events, "quote")
+        assert any("leash" in e.quote.text for e in events if isinstance(e, QuoteEvent))
+        assert not done(events).refusal

@@ -21,9 +21,11 @@ from headrace.cli import (
     config,
     eval,
     ingest,
+    measure,
     models,
     search,
     terminal,
+    tune,
     up,
 )
 from headrace.errors import (
@@ -66,6 +68,8 @@ for _name, _command in (
     ("ingest", ingest.ingest),
     ("ask", ask.ask),
     ("search", search.search),
+    ("measure", measure.measure),
+    ("tune", tune.tune),
 ):
     app.command(_name, epilog=_command.__globals__["EPILOG"])(_command)
 app.add_typer(models.app, name="models")

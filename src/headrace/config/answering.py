@@ -94,3 +94,9 @@ class AnswerOptions(Options):
         "Write the number of its passage after it, like [1].",
         description="Instruction to the generator.",
     )
+    max_sentences: int | None = Field(
+        None,
+        ge=1,
+        description="Most sentences that the generator writes; it is stopped after the last one. "
+        "Empty: as many as `max_tokens` allow.",
+    )

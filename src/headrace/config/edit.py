@@ -1,4 +1,4 @@
-"""One model's entry put into, or taken out of, the text of a configuration file.
+"""Values put into the text of a configuration file, and one model's entry put in or taken out.
 
 The rest of the text keeps its order and its comments.
 """
@@ -32,6 +32,20 @@ def without_model(text: str, name: str) -> str | None:
     if not isinstance(models, CommentedMap) or name not in models:
         return None
     del models[name]
+    return _dumped(document)
+
+
+def with_values(text: str, values: Mapping[tuple[str, ...], Any]) -> str:
+    """`text` with these values at their paths (`("answer", "max_tokens")`); sections that are not
+    there are made. Raises `ConfigError` if `text` is not a configuration file's."""
+    document = _document(text)
+    for path, value in values.items():
+        section = document
+        for name in path[:-1]:
+            if not isinstance(section.get(name), CommentedMap):
+                section[name] = CommentedMap()
+            section = section[name]
+        section[path[-1]] = value
     return _dumped(document)
 
 

@@ -81,6 +81,11 @@ class ModelOptions(Options):
         ge=256,
         description="Generator: tokens of context, shared by the slots.",
     )
+    attention: Literal["auto", "flash", "plain"] = Field(
+        "auto",
+        description="Generator on `llamacpp`: how attention is computed; `flash` needs less "
+        "memory, and `auto` takes it where the device has it.",
+    )
     slots: int = Field(
         4, ge=1, le=256, description="Generator: requests that are generated side by side."
     )

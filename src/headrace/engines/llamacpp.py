@@ -46,6 +46,11 @@ _POOLINGS = {
     "mean": xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN,
     "cls": xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_CLS,
 }
+_ATTENTION = {
+    "auto": xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    "flash": xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    "plain": xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+}
 
 
 class LlamaCppEngine(Engine):
@@ -253,6 +258,8 @@ def _parameters(path: Path, header: dict[str, Any], spec: ModelSpec, device: str
     params.endpoint_slots = False
     params.verbosity = 0
     window = min(int(options.get("max_tokens", 512)), trained)
+    if spec.role is Role.GENERATOR:
+        params.flash_attn_type = _ATTENTION[options.get("attention", "auto")]
     if spec.role is Role.GENERATOR or options.get("scoring") == "yes_no":
         context = int(options.get("context", 8192)) if spec.role is Role.GENERATOR else 0
         params.n_ctx = min(context, trained * slots) or window * slots

@@ -140,14 +140,15 @@ def times(records: Sequence[Record]) -> dict[str, Times]:
     for record in records:
         for stage, ms in record.timings.items():
             collected.setdefault(stage, []).append(ms)
-    return {stage: _times(found) for stage, found in collected.items()}
+    return {stage: times_of(found) for stage, found in collected.items()}
 
 
-def _times(found: Sequence[float]) -> Times:
+def times_of(found: Sequence[float], p99_needs: int = P99_NEEDS) -> Times:
+    """Of at least one value, linear between neighbours."""
     if len(found) == 1:
         return Times(1, found[0], found[0])
     cuts = statistics.quantiles(found, n=100, method="inclusive")
-    p99 = round(cuts[98], 3) if len(found) >= P99_NEEDS else None
+    p99 = round(cuts[98], 3) if len(found) >= p99_needs else None
     return Times(len(found), round(cuts[49], 3), round(cuts[94], 3), p99)
 
 

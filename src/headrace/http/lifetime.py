@@ -26,6 +26,10 @@ BODY_SECONDS = 30.0
 
 _BYTES_PER_SECOND = 1024
 
+GRACE_SECONDS = 0.05
+"""How late an answer may be. One that is ready a moment after its deadline, because the machine was
+busy, is worth more than an error."""
+
 
 class Bounds(NamedTuple):
     """`max_body` in bytes, with the option that sets it; `stall_seconds` is how long a client may
@@ -137,13 +141,14 @@ class Exchange:
     # Ended from outside ---------------------------------------------------------------------------
 
     def expire_at(self, deadline: float) -> None:
-        """End with `DeadlineExceeded` at a time of `time.monotonic()`; the earliest one counts."""
+        """End with `DeadlineExceeded` soon after a time of `time.monotonic()`; the earliest one
+        counts."""
         if self._deadline is not None:
             if self._deadline[0] <= deadline:
                 return
             self._deadline[1].cancel()
         error = DeadlineExceeded("the time of this request is over (deadline_ms)")
-        left = max(0.0, deadline - time.monotonic())
+        left = max(0.0, deadline + GRACE_SECONDS - time.monotonic())
         timer = asyncio.get_running_loop().call_later(left, self.end, error)
         self._deadline = (deadline, timer)
 

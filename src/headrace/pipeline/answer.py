@@ -10,13 +10,14 @@ from collections.abc import AsyncGenerator, Sequence
 from msgspec.structs import replace
 
 from headrace.errors import DeadlineExceeded, HeadraceError, Overloaded
-from headrace.pipeline.budget import Budget, until
+from headrace.pipeline.budget import FINISH, Budget, until
 from headrace.pipeline.checking import Checker
 from headrace.pipeline.evidence import Passage, passages
 from headrace.pipeline.finding import Finding
 from headrace.pipeline.plan import AnswerRequest, Plan, cycle_call, make_plan
-from headrace.pipeline.prompt import build_prompt
-from headrace.pipeline.quotes import choose_from_each
+from headrace.pipeline.prompt import Prompt, build_prompt, prompt_estimate
+from headrace.pipeline.quotes import CANDIDATES
+from headrace.pipeline.quoting import choose_in_time
 from headrace.pipeline.refusal import conflicts, refused, supported
 from headrace.pipeline.services import Services
 from headrace.pipeline.versions import current
@@ -128,7 +129,8 @@ async def _answer(services: Services, request: AnswerRequest) -> AsyncGenerator[
                 yield note
             yield run.stage("generate")
         if checker.supported == 0:
-            async for event in _quote(services, plan, checker, finding.grouped(sources), budget):
+            grouped = finding.grouped(sources)
+            async for event in _quote(services, plan, checker, grouped, budget, run):
                 yield event
             yield run.stage("quote")
     if checker.refused:
@@ -150,22 +152,23 @@ async def _write(
 ) -> AsyncGenerator[Event, None]:
     """Generate, one sentence behind: each is checked before it is shown."""
     assert plan.generator is not None
-    call = budget.writing(plan.embedder)
-    allowed = budget.allow(plan.generator, plan.max_tokens, call)
-    if allowed.skipped:
-        run.skipped.append(allowed.skipped)
+    call = budget.writing(plan.embedder, CANDIDATES)
+    wanted = prompt_estimate(plan.answer.system_prompt, sources, request.history, plan.question)
+    wanted = min(wanted, plan.answer.prompt_tokens)
+    allowed = budget.allow(plan.generator, plan.max_tokens, wanted, call)
+    run.skipped += allowed.skipped
     if not allowed.max_tokens:
         return
-    context = (await services.models.info(plan.generator)).context
-    prompt = await build_prompt(
-        services.models,
-        plan.generator,
-        system=plan.answer.system_prompt,
-        hits=[passage.hit for passage in sources],
-        history=request.history,
-        question=plan.question,
-        budget=min(plan.answer.prompt_tokens, context - plan.max_tokens),
-    )
+    most = plan.answer.max_sentences
+    writer = Writer(plan.generator, services.paces, allowed.prompt_tokens, most)
+    try:
+        async with asyncio.timeout_at(call.deadline):
+            prompt = await _prompt(services, request, plan, sources, allowed.prompt_tokens)
+    except TimeoutError:
+        writer.give_up()
+        run.skipped.append("generate: given up at the deadline, before its prompt was made")
+        return
+    writer.reads = prompt.tokens
     yield run.stage("prompt", f"{prompt.used} of {len(sources)} passages")
     params = GenerateParams(
         max_tokens=allowed.max_tokens,
@@ -174,7 +177,6 @@ async def _write(
         seed=request.seed,
         stop=request.stop,
     )
-    writer = Writer(plan.generator, services.paces)
     generated = services.models.generate(plan.generator, prompt.messages, params, call=call)
     try:
         async with contextlib.aclosing(until(call.deadline, generated)) as deltas:
@@ -187,18 +189,35 @@ async def _write(
                 if delta.finish_reason is not None:
                     run.finish_reason, run.usage = delta.finish_reason, delta.usage or Usage()
                 checker.repeats |= writer.goes_round
-                if checker.repeats:
+                if checker.repeats or writer.full:
                     break  # a small model that goes round in circles says nothing new
     except (TimeoutError, DeadlineExceeded):
         writer.give_up()
         run.skipped.append("generate: cut at the deadline")
         run.finish_reason, run.usage = "length", Usage(prompt.tokens, writer.deltas)
         return
-    if checker.repeats:
+    if checker.repeats or writer.full:
         run.usage = await _count(services, plan.generator, prompt.messages, writer.text)
         return
     async for event in checker.check(writer.rest()):
         yield event
+
+
+async def _prompt(
+    services: Services, request: AnswerRequest, plan: Plan, sources: list[Passage], most: int
+) -> Prompt:
+    """At most so many tokens, and as the generator's context allows."""
+    assert plan.generator is not None
+    context = (await services.models.info(plan.generator)).context
+    return await build_prompt(
+        services.models,
+        plan.generator,
+        system=plan.answer.system_prompt,
+        hits=[passage.hit for passage in sources],
+        history=request.history,
+        question=plan.question,
+        budget=min(most, context - plan.max_tokens),
+    )
 
 
 async def _count(
@@ -217,16 +236,17 @@ async def _quote(
     checker: Checker,
     groups: Sequence[Sequence[Passage]],
     budget: Budget,
+    run: Run,
 ) -> AsyncGenerator[Event, None]:
     """An answer made of quotations alone, of each round's passages; a refusal if none is left that
     holds."""
+    paces = services.paces
+    found, skipped = await choose_in_time(services.models, plan, groups, budget, paces)
+    run.skipped += skipped
     began = time.monotonic()
-    found = await choose_from_each(
-        services.models, plan.embedder, plan.lookup, groups, plan.max_quotes, call=budget.call
-    )
     async for event in checker.quote(found):
         yield event
-    services.paces.note(f"quote {plan.embedder}", time.monotonic() - began)
+    paces.note(FINISH, time.monotonic() - began)
     if checker.supported == 0:
         yield checker.refuse()
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from headrace.pipeline.evidence import Passage
 from headrace.pipeline.sentences import sentence_spans, unwrapped
 from headrace.pipeline.untrusted import as_passage, defused
+from headrace.serving.lengths import estimate
 from headrace.serving.models import Models
 from headrace.types import Hit, Message
 
@@ -27,6 +29,15 @@ def passage_text(number: int, hit: Hit, text: str) -> str:
     """One numbered passage, with its title path in parentheses."""
     path = " ".join(defused(" › ".join(hit.path) or hit.title).split())
     return f"[{number}] ({path})\n{as_passage(unwrapped(text.strip()))}\n\n"
+
+
+def prompt_estimate(
+    system: str, sources: Sequence[Passage], history: Sequence[Message], question: str
+) -> int:
+    """About how many tokens the whole prompt has, without asking the tokenizer; at least 1."""
+    texts = [system, question, *(turn.content for turn in history)]
+    texts += [passage_text(n, source.hit, source.hit.text) for n, source in enumerate(sources, 1)]
+    return sum(map(estimate, texts)) or 1
 
 
 async def build_prompt(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 
@@ -10,11 +11,14 @@ from headrace.pipeline import claims
 from headrace.pipeline.evidence import Evidence, Passage
 from headrace.pipeline.quotable import asked_for, quotable, whole
 from headrace.retrieval.base import Index
-from headrace.serving.models import Models, both, together
+from headrace.serving.models import Models, both
 from headrace.types import USER, Call, Document, Quote, Span
 
 CANDIDATES = 24
 """Pieces compared with the question by the embedder: one batch of it."""
+
+Candidate: TypeAlias = tuple[float, Evidence, str]
+"""A span that may be quoted: the mean of its coverage and its passage's rank, where, its text."""
 
 
 class Quotations:
@@ -68,21 +72,19 @@ async def choose(
     models: Models,
     embedder: str,
     question: str,
+    found: Sequence[Candidate],
     sources: Sequence[Passage],
     limit: int,
     *,
     call: Call = USER,
 ) -> list[Evidence]:
-    """The at most `limit` spans that answer the question best, best first, each text once.
+    """The at most `limit` of the `found` candidates that answer the question best, best first.
 
     A span's score is the mean of three values in [0, 1]: how much of the question's terms it
     covers, how similar its vector is to the question's (relative to the other candidates), and
     how high its chunk was ranked. Spans much worse than the best are left out, and so is what
-    overlaps a better one. Where the question names a provision, and a passage is that provision,
-    nothing else is quoted.
+    overlaps a better one.
     """
-    named = [passage for passage in sources if asked_for(passage, question)]
-    found = _candidates(named or sources, question, len(sources), bool(named))
     if not found:
         return []
     query, pieces = await both(
@@ -99,6 +101,23 @@ async def choose(
         ),
         key=lambda evidence: -evidence.score,
     )
+    return _best(scored, sources, limit)
+
+
+def by_words(found: Sequence[Candidate], sources: Sequence[Passage], limit: int) -> list[Evidence]:
+    """The same without the vectors: no model is asked."""
+    return _best([evidence._replace(score=score) for score, evidence, _ in found], sources, limit)
+
+
+def candidates(question: str, sources: Sequence[Passage]) -> list[Candidate]:
+    """The at most `CANDIDATES` spans that may be quoted, best first, each text once. Where the
+    question names a provision, and a passage is that provision, nothing else is quoted. Takes some
+    milliseconds of CPU."""
+    named = [passage for passage in sources if asked_for(passage, question)]
+    return _candidates(named or sources, question, len(sources), bool(named))
+
+
+def _best(scored: Sequence[Evidence], sources: Sequence[Passage], limit: int) -> list[Evidence]:
     best: list[Evidence] = []
     for evidence in scored:
         if len(best) == limit or evidence.score < 0.75 * scored[0].score:
@@ -108,44 +127,12 @@ async def choose(
     return best
 
 
-async def choose_from_each(
-    models: Models,
-    embedder: str,
-    question: str,
-    groups: Sequence[Sequence[Passage]],
-    limit: int,
-    *,
-    call: Call = USER,
-) -> list[Evidence]:
-    """At most `limit` spans, of which each group has its share: what the second of two passages
-    says would seldom be among the spans that are most like the question. The first group, which
-    the question itself found, has the larger share. The groups are compared side by side."""
-    shares = [limit // len(groups)] * len(groups)
-    shares[:1] = [limit - sum(shares[1:])] if shares else []
-    found = await together(
-        *(
-            choose(models, embedder, question, _renumbered(group), share, call=call)
-            for group, share in zip(groups, shares, strict=True)
-        )
-    )
-    return [
-        evidence._replace(hit=group[evidence.hit].index)
-        for group, chosen in zip(groups, found, strict=True)
-        for evidence in chosen
-    ]
-
-
-def _renumbered(group: Sequence[Passage]) -> list[Passage]:
-    """The passages of a group by their place in it."""
-    return [Passage(index, passage.hit) for index, passage in enumerate(group)]
-
-
 def _candidates(
     passages: Sequence[Passage], question: str, ranks: int, named: bool
-) -> list[tuple[float, Evidence, str]]:
+) -> list[Candidate]:
     """Spans with the mean of their coverage and their passage's rank, best first."""
     wanted = claims.terms(question)
-    found: list[tuple[float, Evidence, str]] = []
+    found: list[Candidate] = []
     for passage in passages:
         rank = 1.0 - passage.index / max(ranks, 1)
         path = claims.terms(" ".join(passage.hit.path))
@@ -166,8 +153,8 @@ def _overlap(one: Evidence, other: Evidence, sources: Sequence[Passage]) -> bool
 
 
 def _distinct(
-    found: Sequence[tuple[float, Evidence, str]],
-) -> list[tuple[float, Evidence, str]]:
+    found: Sequence[Candidate],
+) -> list[Candidate]:
     """Without later copies of the same text (one document in two formats)."""
     seen: set[str] = set()
     kept = []

@@ -10,14 +10,17 @@ from headrace.types import Delta
 
 
 class Writer:
-    """The text of one generator, sentence by sentence. `deltas` counts those with text."""
+    """The text of one generator, sentence by sentence. `deltas` counts those with text,
+    `reads` are the tokens of its prompt. Its time begins now: counting them belongs to reading."""
 
-    def __init__(self, generator: str, paces: Paces) -> None:
+    def __init__(self, generator: str, paces: Paces, reads: int, most: int | None = None) -> None:
         self._generator = generator
         self._paces = paces
         self._sentences = SentenceStream()
         self._written: list[str] = []
         self._began = self._first = time.monotonic()
+        self._left = most
+        self.reads = reads
         self.deltas = 0
 
     def take(self, delta: Delta) -> list[str]:
@@ -25,16 +28,25 @@ class Writer:
         if delta.text:
             if not self.deltas:
                 self._first = time.monotonic()
-                self._paces.note(f"first_token {self._generator}", self._first - self._began)
+                seconds = self._first - self._began
+                self._paces.note(f"first_token {self._generator}", seconds, self.reads)
             self.deltas += 1
             self._written.append(delta.text)
         if delta.usage is not None:
             self._note_pace(delta.usage.completion_tokens)
-        return list(self._sentences.feed(delta.text))
+        complete = self._sentences.feed(delta.text)[: self._left]
+        if self._left is not None:
+            self._left -= sum(1 for sentence in complete if sentence.strip())
+        return complete
 
     @property
     def text(self) -> str:
         return "".join(self._written)
+
+    @property
+    def full(self) -> bool:
+        """The `most` sentences that were wanted are there."""
+        return self._left == 0
 
     @property
     def goes_round(self) -> bool:
@@ -50,7 +62,7 @@ class Writer:
             self._note_pace(self.deltas)
         else:
             waited = time.monotonic() - self._began
-            self._paces.note_given_up(f"first_token {self._generator}", waited)
+            self._paces.note_given_up(f"first_token {self._generator}", waited, self.reads)
 
     def _note_pace(self, tokens: int) -> None:
         if tokens > 1:

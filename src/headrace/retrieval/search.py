@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from headrace.retrieval.base import Scored
 from headrace.retrieval.collections import check_embedder, held_embedder
 from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.retrieval.fuse import without_copies
+from headrace.retrieval.hurry import Embedded, embedded
 from headrace.retrieval.order import NOT_RANKED, POOL, Order, fused, order_for, ranked, reordered
 from headrace.retrieval.rerank import Stage, cascade, cascade_of
 from headrace.retrieval.snapshot import CollectionSnapshot
@@ -29,6 +30,7 @@ from headrace.serving.paces import Paces
 from headrace.types import USER, Call, Filter, Hit, SearchResult
 
 T = TypeVar("T")
+Vector: TypeAlias = npt.NDArray[np.float32]
 
 SPARE = 8
 """Hits fetched beyond those asked for, in case some are deleted meanwhile or the same text."""
@@ -112,7 +114,8 @@ async def search_many(
     batch. `call.then` names the models that come after the search. With `stages`, the results hold
     every stage's whole list, which changes nothing else.
 
-    1. Lexical search and the queries' embedding start at once; dense search follows. 2. The lists
+    1. Lexical search and the queries' embedding start at once; dense search follows, if the
+    vectors come in time (`retrieval.hurry`). 2. The lists
     are fused, and ordered by the collection's fitted ranker, if there is one (`order`). 3. Texts
     are fetched after that, so what was deleted meanwhile is not among the hits.
     4. Rerankers, if any, order the first of them (`cascade_of`), or what there is time for.
@@ -125,6 +128,7 @@ async def search_many(
     """
     if not all(query.strip() for query in queries):
         raise BadRequest("the query is empty", field="query")
+    paces = paces or Paces()
     timer = Timer()
     rerankers = cascade_of(options, reranker, k)
     first = replace(call, then=(*(stage.reranker for stage in rerankers), *call.then))
@@ -136,13 +140,14 @@ async def search_many(
         finder = _Finder(index, snapshot, order, where, max(order.options.depth, k), wanted, timer)
         return finder, list(map(finder.by_words, queries))
 
-    finder, by_words, vectors = await _both_ways(
-        *(index, models, embedder, list(queries), begin, first, timer)
+    finder, by_words, (_, vectors, hurried) = await _both_ways(
+        *(index, models, embedder, list(queries), begin, first, paces, timer)
     )
-    found = await _in_thread(lambda: list(map(finder.find, queries, vectors, by_words)))
-    lists, skipped = [each.hits for each in found], finder.order.refused
+    rows: Iterable[Vector | None] = [None] * len(queries) if vectors is None else vectors
+    found = await _in_thread(lambda: list(map(finder.find, queries, rows, by_words)))
+    lists, skipped = [each.hits for each in found], (*finder.order.refused, *hurried)
     if rerankers and any(lists):
-        work = _reranked(index, models, rerankers, queries, lists, call, paces or Paces())
+        work = _reranked(index, models, rerankers, queries, lists, call, paces)
         lists, late = await timer.wait("rerank", work)
         lists = finder.reordered(rerankers[-1].reranker, lists, found)
         skipped += late
@@ -173,12 +178,15 @@ class _Finder:
         search_lexical = self.snapshot.search_lexical
         return self.timer.call("lexical", search_lexical, query, self.depth, self.where)
 
-    def find(self, query: str, vector: npt.NDArray[np.float32], words: list[Scored]) -> _Found:
+    def find(self, query: str, vector: Vector | None, words: list[Scored]) -> _Found:
+        """Without a vector, by words alone, which no ranker was fitted to."""
         call, snapshot, order = self.timer.call, self.snapshot, self.order
-        near = call("dense", snapshot.search_dense, vector, self.depth, self.where)
+        near: list[Scored] = []
+        if vector is not None:
+            near = call("dense", snapshot.search_dense, vector, self.depth, self.where)
         joined = call("fuse", fused, snapshot, near, words, query, order.options)
         first, features = NOT_RANKED
-        if order.ranker is not None:
+        if order.ranker is not None and vector is not None:
             first, features = call(
                 "rank", ranked, self.index, snapshot, order.ranker, query, vector, joined, words
             )
@@ -225,24 +233,23 @@ async def _both_ways(
     queries: list[str],
     begin: Callable[[], tuple[_Finder, list[list[Scored]]]],
     call: Call,
+    paces: Paces,
     timer: Timer,
-) -> tuple[_Finder, list[list[Scored]], npt.NDArray[np.float32]]:
+) -> tuple[_Finder, list[list[Scored]], Embedded]:
     """What `begin` gives (it runs in a thread), and the queries' vectors by the embedder that its
-    snapshot has: the one of the snapshot before is asked at once, and only if it is another one
-    now (the index was switched), the new one after it."""
+    snapshot has, if they come in time: the one of the snapshot before is asked at once, and only
+    if it is another one now (the index was switched), the new one after it."""
     embedder = await held_embedder(models, index.seen_embedder(), embedder)
-    info = await models.info(embedder)
-    (finder, by_words), vectors = await both(
+    (finder, by_words), made = await both(
         _in_thread(begin),
-        timer.wait("embed", models.embed(embedder, queries, "query", call=call)),
+        timer.wait("embed", embedded(models, embedder, queries, call, paces)),
     )
     held = finder.snapshot.embedder
-    if held.fingerprint != info.fingerprint:
+    if made.info is not None and held.fingerprint != made.info.fingerprint:
         embedder = await held_embedder(models, held, embedder)
         check_embedder(index.name, held, embedder, await models.info(embedder))
-        again = models.embed(embedder, queries, "query", call=call)
-        vectors = await timer.wait("embed", again)
-    return finder, by_words, vectors
+        made = await timer.wait("embed", embedded(models, embedder, queries, call, paces))
+    return finder, by_words, made
 
 
 async def _reranked(

@@ -31,6 +31,7 @@ from headrace.serving.lengths import estimate
 from headrace.serving.packing import StepSize, pack
 from headrace.serving.replica import Replica
 from headrace.serving.requests import Given, Item, Request, Rows
+from headrace.serving.spent import Spent
 from headrace.types import Call, Lane
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Batcher:
         self._step = StepSize(most_tokens)
         self._woken = False
         self._done_tokens = self._done_seconds = 0.0
+        self.spent = Spent()
 
     # Requests -----------------------------------------------------------------------------------
 
@@ -77,6 +79,8 @@ class Batcher:
         lengths = list(map(estimate, items))
         if window:
             lengths = [min(length, window) for length in lengths]
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         request = Request(kind, items, lengths, call)
         self._tokens += request.unsent_tokens
         self._feed(request)
@@ -90,6 +94,9 @@ class Batcher:
             ) from error
         finally:
             self._forget(request)
+            now = loop.time()
+            sent = now if request.sent_at is None else request.sent_at
+            self.spent.add(sent - began, now - sent)
 
     def _feed(self, request: Request) -> None:
         """Put the request's next portion at the end of its lane."""

@@ -26,6 +26,7 @@ from headrace.serving.models import together
 from headrace.serving.replica import Replica
 from headrace.serving.requests import Rows
 from headrace.serving.slots import Slots
+from headrace.serving.spent import Spent
 from headrace.types import Call, Delta, EmbedKind, GenerateParams, Lane, Message
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,8 @@ def restart_delay(failures: int, chance: float) -> float:
 
 class Group:
     """Belongs to one event loop. `info` is that of the last load, kept when the model is parked
-    or gone; `restarts` counts replicas that were started again by the group itself."""
+    or gone; `restarts` counts replicas that were started again by the group itself; `spent` is by
+    verb, and what was waited for at the `door` while the model was not where it can work."""
 
     def __init__(
         self, spec: ModelSpec, *, nice: int = 0, on_death: Callable[[HeadraceError], None]
@@ -68,6 +70,11 @@ class Group:
             "compress": Batcher(spec.name, _compress, self._serving, most),
         }
         self._slots = Slots(spec.name, self._serving)
+        self.spent = {
+            "door": Spent(),
+            "generate": self._slots.spent,
+            **{verb: batcher.spent for verb, batcher in self._batchers.items()},
+        }
 
     # Requests -----------------------------------------------------------------------------------
 

@@ -179,7 +179,9 @@ class Pool:
             )
         entry.pending += places
         try:
+            began = time.monotonic()
             request = await self._director.enter(key, call, max(size, 1))
+            group.spent["door"].add(time.monotonic() - began, 0.0)
             try:
                 yield group
             finally:
@@ -223,6 +225,8 @@ class Pool:
             workers=tuple(pid for group in groups for pid in group.pids()),
             restarts=sum(group.restarts for group in groups),
             problem=self._director.problem(entry.key),
+            waited=_sums(groups, "waited"),
+            worked=_sums(groups, "worked"),
         )
 
     def devices(self) -> list[DeviceStatus]:
@@ -252,6 +256,16 @@ class Pool:
     async def configure(self, config: Config) -> None:
         """Serve what `config` says from now on; see `Roster.configure`."""
         await self._roster.configure(config)
+
+
+def _sums(groups: Sequence[Group], what: str) -> dict[str, float]:
+    """Seconds by verb."""
+    sums: dict[str, float] = {}
+    for group in groups:
+        for verb, spent in group.spent.items():
+            if spent.calls:
+                sums[verb] = sums.get(verb, 0.0) + getattr(spent, what)
+    return sums
 
 
 def _give_up(error: ModelFailed, attempt: int) -> None:

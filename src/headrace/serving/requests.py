@@ -52,7 +52,7 @@ class Request:
         self._next = 0  # in the order
         self._rows: Rows | None = None
         self._missing = len(items)
-        self._sent = False
+        self.sent_at: float | None = None  # when the first of them went to a worker
 
     @property
     def cut_short(self) -> bool:
@@ -80,7 +80,8 @@ class Request:
     def send(self, items: Sequence[Item]) -> int:
         """These go to a worker; their tokens."""
         self.fed.difference_update(items)
-        self._sent = True
+        if self.sent_at is None:
+            self.sent_at = asyncio.get_running_loop().time()
         tokens = sum(item.tokens for item in items)
         self.unsent_tokens -= tokens
         return tokens
@@ -105,7 +106,7 @@ class Request:
         """End with a copy of the error, unless it has ended."""
         if self.result.done():
             return
-        self.result.set_exception(own_copy(error, unsent=not self._sent))
+        self.result.set_exception(own_copy(error, unsent=self.sent_at is None))
         self.result.exception()  # its caller may be gone already
 
 

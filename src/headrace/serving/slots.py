@@ -11,6 +11,7 @@ from headrace.errors import DeadlineExceeded, HeadraceError
 from headrace.serving.lanes import Lanes
 from headrace.serving.replica import Replica
 from headrace.serving.requests import own_copy
+from headrace.serving.spent import Spent
 from headrace.types import Call
 
 AGE = 10.0
@@ -26,20 +27,27 @@ class Slots:
         self._replicas = replicas
         self._waiting: Lanes[asyncio.Future[Replica]] = Lanes(AGE)
         self._mean = 0.0  # seconds of a stream, of late
+        self.spent = Spent()
 
     @contextlib.asynccontextmanager
     async def place(self, call: Call) -> AsyncIterator[Replica]:
         """The replica with the fewest streams, as soon as it has a place. Raises
         `DeadlineExceeded`, or `ModelFailed` with `unsent`."""
         loop = asyncio.get_running_loop()
+        arrived = loop.time()
         replica = None if self._waiting else self._take()
         if replica is None:
-            replica = await self._wait(call)
+            try:
+                replica = await self._wait(call)
+            except BaseException:
+                self.spent.add(loop.time() - arrived, 0.0)
+                raise
         began = loop.time()
         try:
             yield replica
         finally:
             seconds = loop.time() - began
+            self.spent.add(began - arrived, seconds)
             self._mean = 0.8 * self._mean + 0.2 * seconds if self._mean else seconds
             self._give_back(replica)
 

@@ -12,7 +12,8 @@ from headrace.types import Role
 
 class ModelStatus(msgspec.Struct, frozen=True):
     """One model now. Sizes in bytes, `waiting_seconds` of the longest waiting request. `problem`
-    says why it cannot serve (a circuit that is open, a load that failed); empty if it can."""
+    says why it cannot serve (a circuit that is open, a load that failed); empty if it can.
+    `waited` and `worked` are seconds of all its calls so far, by verb, and at the `door`."""
 
     name: str
     role: Role
@@ -26,6 +27,8 @@ class ModelStatus(msgspec.Struct, frozen=True):
     workers: tuple[int, ...]  # PIDs
     restarts: int
     problem: str = ""
+    waited: dict[str, float] = {}
+    worked: dict[str, float] = {}
 
 
 class DeviceStatus(msgspec.Struct, frozen=True):

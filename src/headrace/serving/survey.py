@@ -169,6 +169,17 @@ class Surveyor:
                 "Workers started in place of one that had died.",
                 [(labels, s.restarts) for labels, s in found],
             ),
+            counter(
+                "headrace_model_waited_seconds",
+                "Time that calls waited for their turn, by verb, and at the door of a model that "
+                "was not where it can work.",
+                [(labels | {"verb": v}, n) for labels, s in found for v, n in s.waited.items()],
+            ),
+            counter(
+                "headrace_model_worked_seconds",
+                "Time that calls were worked for, by verb.",
+                [(labels | {"verb": v}, n) for labels, s in found for v, n in s.worked.items()],
+            ),
             gauge(
                 "headrace_model_unavailable",
                 "1 where a model cannot serve; /readyz says why.",
