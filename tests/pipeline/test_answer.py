@@ -324,7 +324,7 @@ async def test_a_generator_is_stopped_after_its_sentences(services: Services) ->
         limited = services.config.model_copy(update={"answer": answers})
         made = replace(services, models=talker, config=limited)  # type: ignore[arg-type]
         events = await ask(made, "Must dogs be kept on a leash in public places?")
-        assert ("150 crowns." in text(events).replace(" [1]", "")) == (most == 2)
+        assert ("150 crowns" in text(events)) == (most == 2)
         assert "market" not in text(events)
         assert talker.written == seen  # a sentence is whole when the next one begins
         assert done(events).finish_reason == "stop"

@@ -155,13 +155,11 @@ def _no_reranker(at: Scene) -> Iterator[Change]:
 _NONE = CollectionOptions()
 
 
-def _rewrite_off(at: Scene) -> Iterator[Change]:
-    """Only a rewrite that asks a model costs time; one by rules has no switch."""
-    for section in ("answer", "retrieval"):
-        found = getattr(at.answer if section == "answer" else at.retrieval, "rewrite", None)
-        if found in ("auto", "model", "always", True):
-            off = False if found is True else "none"
-            yield _one(at.at(section, "rewrite"), found, off)
+def _rewrite_by_rules(at: Scene) -> Iterator[Change]:
+    """Only a rewriting that a `capable` generator makes costs time."""
+    name = at.in_use(Role.GENERATOR)
+    if name and at.writes and at.config.models[name].capable and at.answer.rewrite == "auto":
+        yield _one(at.at("answer", "rewrite"), "auto", "rules")
 
 
 def _batches(at: Scene) -> Iterator[Change]:
@@ -223,7 +221,7 @@ LEVERS = (
     Lever("passages", "what stands in later passages is not found", _passages),
     Lever("rerank depth", "good passages of low rank stay there", _rerank_depth),
     Lever("no reranker", "the order of passages", _no_reranker),
-    Lever("rewrite off", "follow-up questions", _rewrite_off),
+    Lever("rewrite by rules", "questions in other words than the documents", _rewrite_by_rules),
     Lever("batch size", "nothing but time", _batches),
     Lever("threads", "nothing but time", _threads),
     Lever("precision", "the order of passages", _precision),

@@ -22,6 +22,7 @@ from headrace.pipeline.decompose import decompose
 from headrace.pipeline.evidence import Passage
 from headrace.pipeline.helper import helped
 from headrace.pipeline.plan import AnswerRequest, Plan
+from headrace.pipeline.quotes import CANDIDATES
 from headrace.pipeline.rewrite import Rewriting, cannot_help, in_its_words
 from headrace.pipeline.services import Services
 from headrace.pipeline.stopping import SECOND, Economics, thresholds
@@ -51,8 +52,9 @@ REASONING = 0.02
 HELPING = 0.3
 """Of the time before a deadline, what a generator may take to rewrite a question."""
 
-HELP_TOKENS = 64
-"""Tokens that there must be time for: a rewriting is about as long as its question."""
+HELP_TOKENS, HELP_PROMPT = 64, 400
+"""Tokens that there must be time for: a rewriting is about as long as its question, and its prompt
+has some examples."""
 
 _SHOWN = 3
 _TIE = 1e-4
@@ -136,7 +138,7 @@ class Finding:
             if not rewrite:
                 skipped.append(f"rewrite: {why_not}")
             call = self._helping()
-            allowed = self._budget.allow(plan.helper, HELP_TOKENS, call)
+            allowed = self._budget.allow(plan.helper, HELP_TOKENS, HELP_PROMPT, call)
             if allowed.max_tokens == HELP_TOKENS and (rewrite or apart):
                 more, left_out = await helped(
                     self._services.models,
@@ -271,7 +273,7 @@ class Finding:
 
     def _left(self) -> float | None:
         """Seconds for searching: what answering needs at the end is kept back."""
-        end = self._budget.writing(self._plan.embedder).deadline
+        end = self._budget.writing(self._plan.embedder, CANDIDATES).deadline
         return None if end is None else end - time.monotonic()
 
     def _skip(self, what: str) -> None:
