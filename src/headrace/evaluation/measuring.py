@@ -125,7 +125,7 @@ async def _asked(services: Services, request: AnswerRequest) -> Timed:
                         {**event.timings, FIRST_TEXT: round(1000 * first, 3)},
                         event.usage,
                         event.refusal,
-                        bool(getattr(event, "cached", None)),
+                        event.cached is not None,
                         event.skipped,
                     )
                 case ErrorEvent(code, message):
