@@ -13,7 +13,7 @@ from headrace.ingest.outcomes import Progress
 def test_a_line_now_and_then() -> None:
     out = io.StringIO()
     now = [0.0]
-    lines = Lines(Console(file=out, markup=False, soft_wrap=True), 10.0, lambda: now[0])
+    lines = Lines(Console(file=out, markup=False, soft_wrap=True), every=10.0, clock=lambda: now[0])
     for second in range(25):
         now[0] = float(second)
         lines.show(Progress(second, 25, 10 * second, 300, f"/docs/{second} [b]\x1b[31m.md"))
@@ -25,6 +25,6 @@ def test_a_line_now_and_then() -> None:
 
 def test_a_short_run_says_nothing_on_the_way() -> None:
     out = io.StringIO()
-    lines = Lines(Console(file=out), 10.0, lambda: 1.0)
+    lines = Lines(Console(file=out), every=10.0, clock=lambda: 1.0)
     lines.show(Progress(1, 1, 1, 1, "a.md"))
     assert out.getvalue() == ""
