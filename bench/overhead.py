@@ -34,6 +34,7 @@ models:
   generator: {{role: generator, engine: echo}}
   embedder: {{role: embedder, engine: echo}}
 defaults: {{generator: generator, embedder: embedder}}
+cache: {{embeddings_size: null}}
 """
 
 _TOPICS = ("market", "harbour", "library", "school", "bridge", "tram", "garden", "museum")

@@ -94,10 +94,12 @@ def _part(command: Sequence[str]) -> str:
 @contextmanager
 def headrace_up(folder: Path, settings: Mapping[str, object]) -> Iterator[Running]:
     """`headrace up` on a free port with its data in `folder`, ready: its models are loaded.
-    `settings` is the configuration; JSON is YAML, so it is written as that."""
+    `settings` is the configuration; JSON is YAML, so it is written as that. Vectors of questions
+    are not cached unless it says so: benchmarks ask the same ones over and over."""
     server = {"port": 0, **_section(settings, "server")}
     config = folder / "headrace.yaml"
-    whole = {"data_dir": str(folder), **settings, "server": server}
+    uncached = {"cache": {"embeddings_size": None}}
+    whole = {"data_dir": str(folder), **uncached, **settings, "server": server}
     config.write_text(json.dumps(whole), encoding="utf-8")
     command = [sys.executable, "-m", "headrace", "up", "--config", str(config)]
     with _started(command, folder / "server.log") as running:
