@@ -311,7 +311,8 @@ class Director:
             taken = self._stopped_at.pop(key, None)
             if taken is None:
                 raise
-            room = self.state.limits.get("host", taken) - self.state.other.get("host", 0)
+            limit, other = self.state.limits.get("host", taken), self.state.other.get("host", 0)
+            room = limit - other - GUARD_BYTES
             profile = outgrown(before.profile, seat, taken, room)
             return MoveFailed(_now(), key, error.code, error.message, profile)
         memory = group.memory()
