@@ -206,11 +206,12 @@ def cpu_of_parts(data: Path, asked: Sequence[str]) -> dict[str, float]:
     try:
         index = collections.open(COLLECTION)
         where = Filter()
-        near = [index.search_dense(vector, options.depth, where) for vector in vectors]
-        words = [index.search_lexical(text, options.depth, where) for text in asked]
+        snapshot = index.snapshot()
+        near = [snapshot.nearest(vector, options.depth, where) for vector in vectors]
+        words = [snapshot.matching(text, options.depth, where) for text in asked]
 
         def texts(i: int) -> None:
-            best = fuse(near[i], words[i], options)[: HITS + 8]
+            best = fuse(near[i], words[i], options).listed()[: HITS + 8]
             without_copies(index.get({c: {"fused": score} for c, score in best}, where), HITS)
 
         every = range(len(asked))

@@ -23,7 +23,7 @@ from headrace.app import application
 from headrace.config.load import load
 from headrace.engines.base import Vectors
 from headrace.pipeline.services import Services
-from headrace.retrieval.base import Scored
+from headrace.retrieval.base import Ranking, Scored
 from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.retrieval.fuse import convex, reciprocal_ranks
 from headrace.retrieval.search import search
@@ -113,7 +113,10 @@ def _quality(lists: Lists, asked: Sequence[Question], result: Result) -> None:
     options = load().retrieval
     pairs = list(zip(lists["dense"], lists["lexical"], strict=True))
     fusions = {
-        "fused": [convex(dense, lexical, options.dense_weight) for dense, lexical in pairs],
+        "fused": [
+            convex(Ranking.of(dense), Ranking.of(lexical), options.dense_weight).listed()
+            for dense, lexical in pairs
+        ],
         "rrf": [reciprocal_ranks(pair, options.rrf_k) for pair in pairs],
     }
     rows: list[tuple[str | float, ...]] = []

@@ -349,10 +349,12 @@ class ConflictEvent(msgspec.Struct, frozen=True, tag="conflict", tag_field="type
 
 
 class Cached(msgspec.Struct, frozen=True):
-    """An answer that was given before. `similarity` is the cosine of the two questions (1 for the
-    same one); `saved_ms` is what the answer took when it was made, less what finding it took."""
+    """An answer that was made for another request: before (`exact`: for the same question,
+    `semantic`: for one that asks the same), or, `shared`, while this one waited for it.
+    `similarity` is the cosine of the two questions (1 for the same one); `saved_ms` is what the
+    answer took when it was made, less what this request waited."""
 
-    kind: Literal["exact", "semantic"]
+    kind: Literal["exact", "semantic", "shared"]
     similarity: float
     age_seconds: float
     saved_ms: float
@@ -360,8 +362,8 @@ class Cached(msgspec.Struct, frozen=True):
 
 class DoneEvent(msgspec.Struct, frozen=True, tag="done", tag_field="type"):
     """The end of an answer. `refusal` means: the documents hold no answer, and the text says so.
-    `cached` is there if the answer came out of a cache: then no model wrote it, and `usage` is
-    nothing."""
+    `cached` is there if the answer was made for another request: then no model wrote it for this
+    one, and `usage` is nothing."""
 
     finish_reason: FinishReason
     usage: Usage

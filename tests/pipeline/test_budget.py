@@ -15,6 +15,7 @@ import pytest
 from headrace.app import application
 from headrace.config.model_options import DefaultModels, ModelOptions
 from headrace.config.options import Config
+from headrace.errors import DeadlineExceeded
 from headrace.pipeline.answer import answer
 from headrace.pipeline.budget import Allowance, Budget, until
 from headrace.pipeline.plan import AnswerRequest
@@ -290,6 +291,48 @@ async def test_an_answer_that_is_cut_ends_with_its_last_checked_sentence(tmp_pat
         assert done(events).usage.prompt_tokens > 20
         assert skipped(events, "generate") == "generate: cut at the deadline"
         assert slow.closed
+
+
+async def test_tokens_that_cannot_be_counted_in_time_keep_no_answer_waiting(
+    tmp_path: Path,
+) -> None:
+    """The generator was stopped after its sentences, and what counts its tokens is busy."""
+    async with application(config(tmp_path)) as made:
+        services = await filled(made, tmp_path)
+        for model in services.models.names():
+            await services.models.info(model)
+
+        class Busy:
+            counts = 0
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(services.models, name)
+
+            async def count(self, model: str, texts: list[str], *, call: Call) -> list[int]:
+                self.counts += 1
+                if self.counts == 1:  # the prompt's
+                    return await services.models.count(model, texts, call=call)
+                try:
+                    async with asyncio.timeout_at(call.deadline):
+                        await asyncio.sleep(60)
+                except TimeoutError as error:
+                    raise DeadlineExceeded("not counted") from error
+                return []
+
+            async def generate(
+                self, model: str, messages: list[Message], *_: object, **__: object
+            ) -> AsyncGenerator[Delta, None]:
+                yield Delta("Dogs shall be kept on a leash ")
+                yield Delta("in public places [1]. And ")
+                yield Delta("so on.")
+
+        busy = Busy()
+        options = services.config.answer.model_copy(update={"max_sentences": 1})
+        short = services.config.model_copy(update={"answer": options})
+        events = await ask(replace(services, models=busy, config=short), 2.0)  # type: ignore[arg-type]
+        assert busy.counts == 2
+        assert done(events).usage.completion_tokens == 2
+        assert done(events).usage.prompt_tokens > 20
 
 
 async def test_where_every_model_is_too_slow_words_alone_answer_and_each_step_is_told(

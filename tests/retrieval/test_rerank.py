@@ -26,7 +26,7 @@ class Reranker:
         self.seconds = seconds
         self.asked: list[int] = []
 
-    async def info(self, model: str) -> ModelInfo:
+    async def info(self, model: str, *, call: Call) -> ModelInfo:
         return ModelInfo(model, Role.RERANKER, "echo")
 
     async def score(self, model: str, query: str, texts: Sequence[str], *, call: Call) -> Any:

@@ -26,8 +26,8 @@ class Counting(LocalModels):
     fingerprint = ""
     texts: Sequence[str] = ()
 
-    async def info(self, model: str) -> ModelInfo:
-        info = await super().info(model)
+    async def info(self, model: str, **more: Any) -> ModelInfo:
+        info = await super().info(model, **more)
         return replace(info, fingerprint=self.fingerprint or info.fingerprint)
 
     async def embed(self, model: str, texts: Sequence[str], kind: Any, **more: Any) -> Vectors:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -15,9 +16,9 @@ import pytest
 
 from headrace.engines.base import ModelSpec, pairs
 from headrace.engines.echo import EchoEngine
-from headrace.errors import ConfigError, HeadraceError, ModelFailed
+from headrace.errors import ConfigError, DeadlineExceeded, HeadraceError, ModelFailed
 from headrace.serving.group import MOST_DELAY, Group, restart_delay
-from headrace.types import BULK, USER, GenerateParams, Message, Role
+from headrace.types import BULK, USER, Call, GenerateParams, Message, Role
 
 
 class Deaths(list[HeadraceError]):
@@ -85,13 +86,25 @@ async def test_two_replicas_share_the_work_and_answer_like_the_engine(tmp_path: 
             await group.score("text", codes, USER), engine.score(pairs("text", texts))
         )
         assert await group.compress([], USER) == []
-        assert await group.count(texts) == engine.count(texts)
+        assert await group.count(texts, USER) == engine.count(texts)
         assert all(replica._freed for replica in group._serving)  # both computed
         assert (await group.embed([], "query", USER)).shape == (0, 64)
         assert (await group.score("text", [], USER)).shape == (0,)
         assert group.backlog_seconds() == 0.0
         assert group.memory().held["host"] > len(group.pids()) << 20
         assert not deaths
+
+
+async def test_a_count_ends_at_its_deadline(tmp_path: Path) -> None:
+    """Behind a worker that does not get to it."""
+    async with made(tmp_path) as (group, _):
+        await group.bring("cpu")
+        (pid,) = group.pids()
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(DeadlineExceeded, match="counted"):
+            await group.count(["a b"], Call(deadline=time.monotonic() + 0.05))
+        os.kill(pid, signal.SIGCONT)
+        assert await group.count(["a b"], USER) == [2]
 
 
 async def test_streams_come_and_a_closed_one_gives_its_place_back(tmp_path: Path) -> None:

@@ -248,8 +248,14 @@ async def test_a_reset_fails_what_runs_and_serves_what_comes(pool: Pool) -> None
 
 
 async def test_a_deadline_that_passes_at_the_door_is_told(pool: Pool) -> None:
-    with pytest.raises(DeadlineExceeded):
-        await pool.embed("vector", ["x"], "query", call=Call(deadline=time.monotonic() + 0.001))
+    for work in (
+        lambda call: pool.embed("vector", ["x"], "query", call=call),
+        lambda call: pool.info("vector", call=call),
+        lambda call: pool.count("vector", ["x"], call=call),
+        lambda call: pool.count("vector", [], call=call),
+    ):
+        with pytest.raises(DeadlineExceeded):
+            await work(Call(deadline=time.monotonic() + 0.001))
     assert (await pool.embed("vector", ["x"], "query")).shape == (1, 64)
 
 

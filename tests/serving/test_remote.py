@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from headrace.engines.base import ModelSpec
+from headrace.engines.base import ModelInfo, ModelSpec
 from headrace.errors import (
     Busy,
     HeadraceError,
@@ -60,6 +60,14 @@ class Scripted(LocalModels):
         self.ended = asyncio.Event()
         self.made = 0
         self.calls: list[Call] = []
+
+    async def info(self, model: str, *, call: Call = USER) -> ModelInfo:
+        self.calls.append(call)
+        return await super().info(model)
+
+    async def count(self, model: str, texts: Sequence[str], *, call: Call = USER) -> list[int]:
+        self.calls.append(call)
+        return await super().count(model, texts)
 
     async def generate(
         self,
@@ -150,6 +158,17 @@ async def test_a_stream_arrives_delta_by_delta_with_its_end(tmp_path: Path) -> N
         found = [delta async for delta in stream]
     assert found == [Delta("a"), Delta(" b"), Delta(" c"), Delta("", "stop", Usage(3, 3))]
     assert local.calls == [call]
+
+
+async def test_what_a_model_is_and_the_count_of_tokens_are_asked_for_a_call_too(
+    tmp_path: Path,
+) -> None:
+    call = Call(deadline=5.0, cycle="c", then=("vector",))
+    local = Scripted(tmp_path)
+    async with linked(local) as remote:
+        await remote.models.info("talk", call=call)
+        assert await remote.models.count("talk", ["a b"], call=call) == [2]
+    assert local.calls == [call, call]
 
 
 async def test_long_streams_run_side_by_side(tmp_path: Path) -> None:

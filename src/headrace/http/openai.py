@@ -87,14 +87,15 @@ async def embeddings(request: Request, body: EmbeddingsRequest) -> Response:
     models, name = context.services.models, context.model(body.model, Role.EMBEDDER)
     call = (await bind(request, body, bulk=len(body.input) > BULK_TEXTS)).call
     if body.dimensions is not None:
-        own = (await models.info(name)).dimensions
+        own = (await models.info(name, call=call)).dimensions
         if body.dimensions != own:
             raise BadRequest(
                 f"dimensions: model {name!r} has {own}; shortening is not supported",
                 field="dimensions",
             )
     vectors, counts = await both(
-        models.embed(name, body.input, body.input_type, call=call), models.count(name, body.input)
+        models.embed(name, body.input, body.input_type, call=call),
+        models.count(name, body.input, call=call),
     )
     rows = np.asarray(vectors, dtype="<f4")
     data = [

@@ -60,7 +60,7 @@ async def rerank(request: Request, body: RerankRequest) -> Response:
         )
         for i in order[: body.top_n]
     ]
-    tokens = sum(await models.count(name, (body.query, *texts)))
+    tokens = sum(await models.count(name, (body.query, *texts), call=call))
     version = "2" if request.url.path.startswith("/v2") else "1"
     return json_response(
         RerankList(

@@ -25,13 +25,13 @@ from headrace.pipeline.writing import Writer
 from headrace.retrieval.collections import held_embedder
 from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.types import (
+    Call,
     DoneEvent,
     ErrorEvent,
     Event,
     FinishReason,
     GenerateParams,
     HitsEvent,
-    Message,
     SearchResult,
     StageEvent,
     Usage,
@@ -90,7 +90,8 @@ async def _answer(services: Services, request: AnswerRequest) -> AsyncGenerator[
     plan = make_plan(services.config, request)
     budget = Budget(cycle_call(request.call), services.paces)
     index, held = await asyncio.to_thread(services.collections.opened, request.collection)
-    plan = replace(plan, embedder=await held_embedder(services.models, held, plan.embedder))
+    embedder = await held_embedder(services.models, held, plan.embedder, request.call)
+    plan = replace(plan, embedder=embedder)
     planned = run.stage("plan", _decided(plan))
     if plan.kind == "chat":
         async with contextlib.aclosing(_greet(services, plan, index, run)) as greeting:
@@ -163,8 +164,8 @@ async def _write(
     writer = Writer(plan.generator, services.paces, allowed.prompt_tokens, most)
     try:
         async with asyncio.timeout_at(call.deadline):
-            prompt = await _prompt(services, request, plan, sources, allowed.prompt_tokens)
-    except TimeoutError:
+            prompt = await _prompt(services, request, plan, sources, allowed.prompt_tokens, call)
+    except (TimeoutError, DeadlineExceeded):
         writer.give_up()
         run.skipped.append("generate: given up at the deadline, before its prompt was made")
         return
@@ -197,18 +198,23 @@ async def _write(
         run.finish_reason, run.usage = "length", Usage(prompt.tokens, writer.deltas)
         return
     if checker.repeats or writer.full:
-        run.usage = await _count(services, plan.generator, prompt.messages, writer.text)
+        run.usage = await _count(services, plan.generator, prompt, writer, call)
         return
     async for event in checker.check(writer.rest()):
         yield event
 
 
 async def _prompt(
-    services: Services, request: AnswerRequest, plan: Plan, sources: list[Passage], most: int
+    services: Services,
+    request: AnswerRequest,
+    plan: Plan,
+    sources: list[Passage],
+    most: int,
+    call: Call,
 ) -> Prompt:
     """At most so many tokens, and as the generator's context allows."""
     assert plan.generator is not None
-    context = (await services.models.info(plan.generator)).context
+    context = (await services.models.info(plan.generator, call=call)).context
     return await build_prompt(
         services.models,
         plan.generator,
@@ -217,16 +223,21 @@ async def _prompt(
         history=request.history,
         question=plan.question,
         budget=min(most, context - plan.max_tokens),
+        call=call,
     )
 
 
 async def _count(
-    services: Services, generator: str, prompt: Sequence[Message], written: str
+    services: Services, generator: str, prompt: Prompt, writer: Writer, call: Call
 ) -> Usage:
     """The usage of a generator that was stopped before it could tell: what its tokenizer counts,
-    without what its chat template adds."""
-    texts = [*(message.content for message in prompt), written]
-    *read, out = await services.models.count(generator, texts)
+    without what its chat template adds. Without time for that, what was counted before, and a token
+    for each delta."""
+    texts = [*(message.content for message in prompt.messages), writer.text]
+    try:
+        *read, out = await services.models.count(generator, texts, call=call)
+    except DeadlineExceeded:
+        return Usage(prompt.tokens, writer.deltas)
     return Usage(sum(read), out)
 
 

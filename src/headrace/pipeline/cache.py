@@ -8,6 +8,9 @@ lookup, so it does not matter which process wrote.
 
 What is given again is proved again: the hits are fetched anew under the caller's filter, and each
 quote is compared with the stored document. Anything that is not as it was makes it a miss.
+
+Who asks what is being answered at this moment, for all of the same, reads that answer while it is
+made (`shared_runs`).
 """
 
 from __future__ import annotations
@@ -54,27 +57,18 @@ class Found(NamedTuple):
 
 
 async def cached(services: Services, request: AnswerRequest) -> AsyncGenerator[Event, None]:
-    """The events of `answer`, or those of an answer that was given before, if the configuration
-    and the request want that. Raises what `answer` raises."""
-    look = None
-    if services.config.cache.answers == "off":
+    """The events of `answer`, or those of an answer that was given before or is being given, if the
+    configuration and the request want that. Raises what `answer` raises."""
+    off = services.config.cache.answers == "off"
+    if off:
         services.kept.clear()
-    elif request.cache and request.temperature == 0:
-        look = _Look(services, request)
-        found = await look.find()
-        if found is not None:
-            for event in _again(found):
-                yield event
-            return
-    said: list[Event] = []
-    async with contextlib.aclosing(answer(services, request)) as events:
+    if off or not request.cache or request.temperature > 0:
+        made = answer(services, request)
+    else:
+        made = _Look(services, request).events()
+    async with contextlib.aclosing(made) as events:
         async for event in events:
-            if look is not None:
-                said.append(event)
             yield event
-    if look is not None:
-        await look.keep(said)
-    services.kept.tell(services.metrics)
 
 
 def _again(found: Found) -> tuple[Event, ...]:
@@ -84,17 +78,22 @@ def _again(found: Found) -> tuple[Event, ...]:
     return (
         StageEvent("cache", round(ms, 3), found.cached.kind),
         *said,
-        replace(
-            done,
-            usage=Usage(),
-            timings={"cache": round(ms, 3), "total": round(ms, 3)},
-            cached=found.cached,
-        ),
+        _not_made(done, ms, found.cached),
     )
 
 
+def _not_made(done: DoneEvent, ms: float, cached: Cached) -> DoneEvent:
+    """The end of an answer for a caller for whom it was not made, and who waited `ms` for it."""
+    timings = {"cache": round(ms, 3), "total": round(ms, 3)}
+    return replace(done, usage=Usage(), timings=timings, cached=cached)
+
+
 class _Look:
-    """One request's look into the cache, and what it keeps there if it found nothing."""
+    """One request's look into the cache, and what it keeps there if it found nothing.
+
+    1. The same question was answered before. 2. It is being answered: that run is shared. Else this
+    request begins a run, for itself and for others: 3. The answer to a question with nearly the
+    same vector, if the rules say that it asks the same. 4. An answer of its own."""
 
     def __init__(self, services: Services, request: AnswerRequest) -> None:
         """Raises what `make_plan` raises."""
@@ -108,24 +107,60 @@ class _Look:
         self._scope = b""
         self._vector: Vectors | None = None
 
-    async def find(self) -> Found | None:
-        """1. The same question. 2. Those with the nearest vectors, if the rules say that they ask
-        the same."""
+    async def events(self) -> AsyncGenerator[Event, None]:
         found = await asyncio.to_thread(self._exact)
-        if found is None and self._options.answers == "semantic":
-            models = self._services.models
-            assert self._index is not None
-            held = await held_embedder(models, self._index.seen_embedder(), self._plan.embedder)
-            vectors = await models.embed(
-                held, [self._plan.lookup], "query", call=self._request.call
-            )
-            self._vector = vectors[0]
-            found = await asyncio.to_thread(self._near, vectors[0])
-        metrics = self._services.metrics
-        metrics.cache_lookups.labels(NAME, found.cached.kind if found else "miss").inc()
         if found is not None:
-            metrics.cache_saved_seconds.labels(NAME).inc(max(found.cached.saved_ms, 0) / 1000)
-        return found
+            self._count(found.cached)
+            for event in _again(found):
+                yield event
+            return
+        key = Key(self._scope, self._plan.question)
+        run, shared = self._services.runs.join(key, self._request.call, self._made)
+        async with contextlib.aclosing(run.read()) as events:
+            async for event in events:
+                if shared and isinstance(event, DoneEvent) and event.cached is None:
+                    ms = self._ms()
+                    cached = Cached("shared", 1.0, 0.0, round(event.timings["total"] - ms, 3))
+                    self._count(cached)
+                    event = _not_made(event, ms, cached)
+                yield event
+
+    async def _made(self) -> AsyncGenerator[Event, None]:
+        """Steps 3 and 4."""
+        found = None
+        if self._options.answers == "semantic":
+            self._vector = await self._embedded()
+            found = await asyncio.to_thread(self._near, self._vector)
+        self._count(found.cached if found else None)
+        if found is not None:
+            for event in _again(found):
+                yield event
+            return
+        said: list[Event] = []
+        async with contextlib.aclosing(answer(self._services, self._request)) as events:
+            async for event in events:
+                said.append(event)
+                yield event
+        await self._keep_if_whole(said)
+        self._services.kept.tell(self._services.metrics)
+
+    async def _embedded(self) -> Vectors:
+        """The vector of what is looked up, float32 [dimensions]."""
+        models, call = self._services.models, self._request.call
+        assert self._index is not None
+        held = self._index.seen_embedder()
+        embedder = await held_embedder(models, held, self._plan.embedder, call)
+        vector: Vectors = (await models.embed(embedder, [self._plan.lookup], "query", call=call))[0]
+        return vector
+
+    def _ms(self) -> float:
+        return (time.perf_counter() - self._began) * 1e3
+
+    def _count(self, cached: Cached | None) -> None:
+        metrics = self._services.metrics
+        metrics.cache_lookups.labels(NAME, cached.kind if cached else "miss").inc()
+        if cached is not None:
+            metrics.cache_saved_seconds.labels(NAME).inc(max(cached.saved_ms, 0) / 1000)
 
     def _exact(self) -> Found | None:
         self._index = self._services.collections.open(self._request.collection)
@@ -163,16 +198,15 @@ class _Look:
         if not holds or self._index.snapshot().generation != self._state.generation:
             self._services.kept.drop(key)
             return None
-        ms = (time.perf_counter() - self._began) * 1e3
         cached = Cached(
             kind="exact" if kind == "exact" else "semantic",
             similarity=round(min(similarity, 1.0), 4),
             age_seconds=round(kept.age, 3),
-            saved_ms=round(kept.ms - ms, 3),
+            saved_ms=round(kept.ms - self._ms(), 3),
         )
         return Found(events, cached)
 
-    async def keep(self, said: list[Event]) -> None:
+    async def _keep_if_whole(self, said: list[Event]) -> None:
         """Keep a whole answer of the state that was looked at. What a deadline cut, or left out, is
         none, and neither is one during which the documents changed."""
         done = said[-1] if said else None

@@ -10,7 +10,7 @@ from headrace.pipeline.sentences import sentence_spans, unwrapped
 from headrace.pipeline.untrusted import as_passage, defused
 from headrace.serving.lengths import estimate
 from headrace.serving.models import Models
-from headrace.types import Hit, Message
+from headrace.types import USER, Call, Hit, Message
 
 TURN_TOKENS = 8
 """What a chat template adds to one message, at most, for the templates in common use."""
@@ -49,17 +49,18 @@ async def build_prompt(
     history: Sequence[Message],
     question: str,
     budget: int,
+    call: Call = USER,
 ) -> Prompt:
     """Passages in order of rank while they fit into `budget` tokens, as the generator counts them,
     after the instruction, the question and as much of the latest conversation as half of the rest
     holds. The first passage is shortened at a sentence's end if it alone is too long. The stable
     part (the instruction) comes first, so that prefix caches work. Nothing but the instruction can
-    hold a chat template's own tokens."""
+    hold a chat template's own tokens. Raises what `models` raises."""
     question = defused(question)
     history = [Message(turn.role, defused(turn.content)) for turn in history]
     parts = [passage_text(n, hit, hit.text) for n, hit in enumerate(hits, 1)]
     turns = [message.content for message in history]
-    counts = await models.count(generator, [system, question, *parts, *turns])
+    counts = await models.count(generator, [system, question, *parts, *turns], call=call)
     sizes, turn_sizes = counts[2 : 2 + len(parts)], counts[2 + len(parts) :]
     left = budget - counts[0] - counts[1] - 3 * TURN_TOKENS
 

@@ -24,14 +24,14 @@ async def supported(
 ) -> tuple[Support, str]:
     """What is found for the question, judged as the collection wants it; and why its calibration,
     if it has one, is not used."""
-    info = await services.models.info(plan.embedder)
 
     def judged() -> tuple[Support, str]:
-        kept: Kept = load(index.folder, info.fingerprint, plan.reranker)
+        snapshot = index.snapshot()
+        kept: Kept = load(index.folder, snapshot.embedder.fingerprint, plan.reranker)
         support = judge(
             plan.lookup,
             sources,
-            index.snapshot(),
+            snapshot,
             services.config.models[plan.embedder],
             kept.calibration,
             plan.answer.refuse_below,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from headrace.config.options import Config
 from headrace.ingest.jobs import Jobs
 from headrace.pipeline.kept_answers import KeptAnswers
+from headrace.pipeline.shared_runs import SharedRuns
 from headrace.retrieval.collections import Collections
 from headrace.serving.control import Control
 from headrace.serving.embedding_cache import QueryVectors
@@ -20,7 +21,8 @@ class Services:
     """The parts of a running Headrace. `config_version` identifies the configuration in every
     answer; `metrics` counts what passes through `models` and what `http` serves; `control` asks the
     host, which may be another process, what only the host knows; `paces` remembers what took how
-    long, `kept` which answers were given, `vectors` those of queries."""
+    long, `kept` which answers were given, `runs` which are being given, `vectors` those of
+    queries."""
 
     config: Config
     config_version: str
@@ -31,4 +33,5 @@ class Services:
     control: Control
     paces: Paces = field(default_factory=Paces)
     kept: KeptAnswers = field(default_factory=KeptAnswers)
+    runs: SharedRuns = field(default_factory=SharedRuns)
     vectors: QueryVectors = field(default_factory=QueryVectors)

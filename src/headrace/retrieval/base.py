@@ -20,12 +20,27 @@ class Scored(NamedTuple):
 
 
 def scored(ids: Iterable[int], scores: Iterable[float]) -> list[Scored]:
-    """The two side by side. A query makes some hundred of them: this takes half the time of the
-    class's own constructor."""
+    """The two side by side, in half the time of the class's own constructor."""
     return list(map(_make_scored, zip(ids, scores, strict=True)))
 
 
 _make_scored: Callable[[tuple[int, float]], Scored] = partial(tuple.__new__, Scored)
+
+
+class Ranking(NamedTuple):
+    """Chunks as a search works on them, best first: ids and scores side by side, each [n]. A query
+    ranks some hundreds; one object for each of them would take most of its time."""
+
+    ids: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, found: Sequence[Scored]) -> Ranking:
+        ids, scores = zip(*found, strict=True) if found else ((), ())
+        return cls(np.array(ids, np.int64), np.array(scores, np.float64))
+
+    def listed(self) -> list[Scored]:
+        return scored(self.ids.tolist(), self.scores.tolist())
 
 
 class NewChunk(NamedTuple):

@@ -22,6 +22,7 @@ from headrace.retrieval.rows import Embedder
 from headrace.retrieval.store import Store
 from headrace.retrieval.verify import VerifyReport
 from headrace.serving.models import Models
+from headrace.types import USER, Call
 
 _NAME = re.compile(NAME_PATTERN)
 _MAX_NAME_BYTES = 200
@@ -183,11 +184,13 @@ def check_embedder(collection: str, held: Embedder, embedder: str, info: ModelIn
         )
 
 
-async def held_embedder(models: Models, held: Embedder | None, embedder: str) -> str:
+async def held_embedder(
+    models: Models, held: Embedder | None, embedder: str, call: Call = USER
+) -> str:
     """The model whose vectors a collection holds, if it is there as it was then, else `embedder`.
     The configuration says which model a collection shall have; until it is reindexed, it is
     searched and added to with the one that it has."""
     if held is None or held.name == embedder or held.name not in models.names():
         return embedder
-    same = (await models.info(held.name)).fingerprint == held.fingerprint
+    same = (await models.info(held.name, call=call)).fingerprint == held.fingerprint
     return held.name if same else embedder

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.errors import StorageError
-from headrace.retrieval.base import Scored, scored
+from headrace.retrieval.base import Ranking
 from headrace.retrieval.files import new_folder
 
 faiss: Any = _faiss  # its stubs lack what its Python layer adds
@@ -189,15 +189,15 @@ class DenseView:
 
     def search(
         self, vector: Matrix, k: int, base_allowed: Mask | None, delta_allowed: Mask
-    ) -> list[Scored]:
-        """At most `k` chunks by inner product, best first."""
+    ) -> Ranking:
+        """At most `k` chunks by inner product."""
         ids, scores = self.delta.search(vector, k, delta_allowed)
         if self.base is not None and base_allowed is not None:
             base_ids, base_scores = self.base.search(vector, k, base_allowed)
             ids, scores = np.concatenate([ids, base_ids]), np.concatenate([scores, base_scores])
             best = np.argsort(-scores, kind="stable")[:k]
             ids, scores = ids[best], scores[best]
-        return scored(ids.tolist(), scores.tolist())
+        return Ranking(ids, scores.astype(np.float64))
 
     def vectors(self, ids: Ids) -> Matrix:
         """float32 [n, dimensions] of chunks; zeros for one that is not there. Those of the base

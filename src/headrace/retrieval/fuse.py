@@ -14,39 +14,52 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from math import sqrt
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 from unicodedata import normalize
 
+import numpy as np
+import numpy.typing as npt
+
 from headrace.config.answering import RetrievalOptions
-from headrace.retrieval.base import Scored, scored
+from headrace.retrieval.base import Ranking, Scored
 from headrace.types import Hit
 
 T = TypeVar("T")
+Ids: TypeAlias = npt.NDArray[np.int64]
+Floats: TypeAlias = npt.NDArray[np.float64]
+
 SUPPORTERS = 30
 """Hits whose documents count. 10 to 100 make no difference beyond chance on the law questions."""
 
 _SPACE = re.compile(r"\s+")
 
 
-def convex(dense: Sequence[Scored], lexical: Sequence[Scored], dense_weight: float) -> list[Scored]:
+def convex(dense: Ranking, lexical: Ranking, dense_weight: float) -> Ranking:
     """Weighted sum of the scores, each list scaled to [0, 1]; who is not in a list gets 0 of it,
     so lexical hits are only ever added."""
-    sums = _shares(dense, dense_weight)
-    for chunk_id, share in _shares(lexical, 1.0 - dense_weight).items():
-        sums[chunk_id] = sums.get(chunk_id, 0.0) + share
-    return _ranked(sums)
+    ids = np.concatenate([dense.ids, lexical.ids])
+    shares = np.concatenate(
+        [_shares(dense.scores, dense_weight), _shares(lexical.scores, 1.0 - dense_weight)]
+    )
+    order = ids.argsort(kind="stable")  # of a chunk in both lists, the dense share comes first
+    ids, shares = ids[order], shares[order]
+    first = np.ones(len(ids), np.bool_)
+    first[1:] = ids[1:] != ids[:-1]
+    again = np.flatnonzero(~first)
+    shares[again - 1] += shares[again]
+    return _ranked(ids[first], shares[first])
 
 
-def _shares(found: Sequence[Scored], weight: float) -> dict[int, float]:
+def _shares(scores: Floats, weight: float) -> Floats:
     """The scores of one list, scaled to [0, weight]."""
-    if not found:
-        return {}
-    scores = [score for _, score in found]
-    low = min(scores)
-    width = max(scores) - low
+    if not len(scores):
+        return scores
+    low = scores.min()
+    width = scores.max() - low
     if width <= 0:
-        return {chunk_id: weight for chunk_id, _ in found}
-    return {chunk_id: weight * ((score - low) / width) for chunk_id, score in found}
+        return np.full(len(scores), weight)
+    shares: Floats = weight * ((scores - low) / width)
+    return shares
 
 
 def reciprocal_ranks(lists: Iterable[Sequence[Scored]], constant: int) -> list[Scored]:
@@ -55,38 +68,34 @@ def reciprocal_ranks(lists: Iterable[Sequence[Scored]], constant: int) -> list[S
     for found in lists:
         for rank, (chunk_id, _) in enumerate(found, 1):
             sums[chunk_id] = sums.get(chunk_id, 0.0) + 1.0 / (constant + rank)
-    return _ranked(sums)
+    ids, scores = np.array(list(sums), np.int64), np.array(list(sums.values()), np.float64)
+    return _ranked(ids, scores).listed()
 
 
-def with_documents(
-    found: Sequence[Scored], documents: Sequence[int], weight: float
-) -> list[Scored]:
-    """The list, best first, each score raised by up to `weight` times the best one: by the root of
-    the part that its document has of the scores of the first `SUPPORTERS`, over the same of the
-    document that has most. `documents` says whose each is. Where documents answer with one chunk
-    each, the order stays."""
+def with_documents(found: Ranking, documents: Ids, weight: float) -> Ranking:
+    """Each score raised by up to `weight` times the best one: by the root of the part that its
+    document has of the scores of the first `SUPPORTERS`, over the same of the document that has
+    most. `documents`, int64 [n], says whose each is. Where documents answer with one chunk each,
+    the order stays."""
+    owners = documents.tolist()
     sums: dict[int, float] = {}
-    for document, (_, score) in zip(documents[:SUPPORTERS], found, strict=False):
+    for document, score in zip(
+        owners[:SUPPORTERS], found.scores[:SUPPORTERS].tolist(), strict=True
+    ):
         sums[document] = sums.get(document, 0.0) + max(score, 0.0)
     most = max(sums.values(), default=0.0)
     if most <= 0 or not weight:
-        return list(found)
-    top = weight * found[0].score
+        return found
+    top = weight * float(found.scores[0])
     gains = {document: top * sqrt(value / most) for document, value in sums.items()}
-    return _ranked(
-        {
-            chunk_id: score + gains.get(document, 0.0)
-            for document, (chunk_id, score) in zip(documents, found, strict=True)
-        }
-    )
+    gained = np.array([gains.get(document, 0.0) for document in owners])
+    return _ranked(found.ids, found.scores + gained)
 
 
-def fuse(
-    dense: Sequence[Scored], lexical: Sequence[Scored], options: RetrievalOptions
-) -> list[Scored]:
-    """The two lists joined as configured, best first."""
+def fuse(dense: Ranking, lexical: Ranking, options: RetrievalOptions) -> Ranking:
+    """The two lists joined as configured."""
     if options.fusion == "rrf":
-        return reciprocal_ranks((dense, lexical), options.rrf_k)
+        return Ranking.of(reciprocal_ranks((dense.listed(), lexical.listed()), options.rrf_k))
     return convex(dense, lexical, options.dense_weight)
 
 
@@ -122,7 +131,7 @@ def _plain(text: str) -> str:
     return _SPACE.sub("", normalize("NFKC", text)).lower()
 
 
-def _ranked(sums: dict[int, float]) -> list[Scored]:
+def _ranked(ids: Ids, scores: Floats) -> Ranking:
     """Best first; of equals, the older chunk, so that results do not depend on chance."""
-    ids = sorted(sorted(sums), key=sums.__getitem__, reverse=True)  # both sorts are stable
-    return scored(ids, map(sums.__getitem__, ids))
+    order = np.lexsort((ids, -scores))
+    return Ranking(ids[order], scores[order])

@@ -43,8 +43,8 @@ async def embedded(
             return Embedded(None, None, (f"embed: searched by words alone, {takes}",))
     try:
         async with asyncio.timeout_at(end):
-            info = await models.info(embedder)
             asked = replace(call, deadline=end)
+            info = await models.info(embedder, call=asked)
             vectors = await models.embed(embedder, list(queries), "query", call=asked)
     except (TimeoutError, DeadlineExceeded):
         if end is None:

@@ -16,11 +16,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import tantivy
 
 from headrace.errors import StorageError
 from headrace.retrieval.analyze import VERSION, references, tokens
-from headrace.retrieval.base import Scored, embedding_text, scored
+from headrace.retrieval.base import Ranking, embedding_text
 from headrace.retrieval.rows import StoredChunk
 from headrace.types import Filter
 
@@ -140,15 +141,16 @@ class LexicalReader:
         k: int,
         where: Filter | None = None,
         documents: Sequence[int] = (),
-    ) -> list[Scored]:
+    ) -> Ranking:
         """The best `k` chunks for tokens and how often the query has them; `where` None filters
         nothing. `documents` are the numbers of `where.documents`."""
         if not counts or not self.chunks or k < 1:
-            return []
+            return Ranking.of(())
         query = self._query(counts, where, documents)
         hits = self._searcher.search(query, min(k, self.chunks), count=False).hits
         ids = self._numbers("chunk", [address for _, address in hits])
-        return scored(ids, [score for score, _ in hits])
+        scores = [score for score, _ in hits]
+        return Ranking(np.array(ids, np.int64), np.array(scores, np.float64))
 
     def frequency(self, token: str) -> int:
         """Chunks that have the token, deleted ones included until segments are merged."""

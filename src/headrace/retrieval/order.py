@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from headrace.config.answering import RetrievalOptions
 from headrace.errors import ConfigError
 from headrace.retrieval.analyze import references
-from headrace.retrieval.base import Scored, scored
+from headrace.retrieval.base import Ranking, Scored, scored
 from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.retrieval.features import (
     Candidates,
@@ -71,15 +71,25 @@ def fused(
     query: str,
     options: RetrievalOptions,
 ) -> list[Scored]:
-    """Both lists joined, best first."""
+    """What `joined` gives, as lists."""
+    return joined(snapshot, Ranking.of(near), Ranking.of(by_words), query, options).listed()
+
+
+def joined(
+    snapshot: CollectionSnapshot,
+    near: Ranking,
+    by_words: Ranking,
+    query: str,
+    options: RetrievalOptions,
+) -> Ranking:
+    """Both lists as one."""
     if references(query):
         weight = min(options.dense_weight, NAMED_DENSE_WEIGHT)
         return fuse(near, by_words, options.model_copy(update={"dense_weight": weight}))
     found = fuse(near, by_words, options)
     if not options.document_weight:
         return found
-    ids = np.fromiter((one.chunk_id for one in found), np.int64, len(found))
-    return with_documents(found, snapshot.documents(ids).tolist(), options.document_weight)
+    return with_documents(found, snapshot.documents(found.ids), options.document_weight)
 
 
 def candidates(

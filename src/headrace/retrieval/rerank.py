@@ -93,14 +93,14 @@ async def rerank(
         end = began + (SHARE if call.then else SHARE_ALONE) * (call.deadline - began)
     try:
         async with asyncio.timeout(None if end is None else end - began):
-            known = await _known(models, stage.reranker, hits, kept)
+            within = replace(call, deadline=end)
+            known = await _known(models, stage.reranker, hits, kept, within)
             pace += " compressed" if known else ""
             usual = paces.usual(pace)
             if end is not None and usual:
                 depth = min(depth, int((end - began) / usual))
             if depth < min(2, len(hits)):
                 return hits, (f"{stage.score}: no time before the deadline",)
-            within = replace(call, deadline=end)
             ranked = await _ranked(models, stage, query, hits[:depth], known, within)
     except (TimeoutError, DeadlineExceeded) as error:
         if call.deadline is None or call.deadline <= time.monotonic():
@@ -115,10 +115,10 @@ async def rerank(
 
 
 async def _known(
-    models: Models, reranker: str, hits: Sequence[Hit], kept: Kept
+    models: Models, reranker: str, hits: Sequence[Hit], kept: Kept, call: Call
 ) -> dict[int, bytes]:
     """What the reranker has compressed of the hits, by chunk id."""
-    info = await models.info(reranker)
+    info = await models.info(reranker, call=call)
     if not info.compresses:
         return {}
     return await asyncio.to_thread(kept, [hit.chunk_id for hit in hits], info.fingerprint)

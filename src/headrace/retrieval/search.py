@@ -17,12 +17,12 @@ from headrace.config.answering import RetrievalOptions
 from headrace.engines import machine
 from headrace.errors import BadRequest
 from headrace.retrieval import compressed
-from headrace.retrieval.base import Scored
+from headrace.retrieval.base import Ranking
 from headrace.retrieval.collections import check_embedder, held_embedder
 from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.retrieval.fuse import without_copies
 from headrace.retrieval.hurry import Embedded, embedded
-from headrace.retrieval.order import NOT_RANKED, POOL, Order, fused, order_for, ranked, reordered
+from headrace.retrieval.order import NOT_RANKED, POOL, Order, joined, order_for, ranked, reordered
 from headrace.retrieval.rerank import Stage, cascade, cascade_of
 from headrace.retrieval.snapshot import CollectionSnapshot
 from headrace.serving.models import Models, both, together
@@ -34,6 +34,8 @@ Vector: TypeAlias = npt.NDArray[np.float32]
 
 SPARE = 8
 """Hits fetched beyond those asked for, in case some are deleted meanwhile or the same text."""
+
+NONE = Ranking.of(())
 
 _executor = ThreadPoolExecutor(
     max_workers=max(2, min(8, machine.cores())), thread_name_prefix="headrace-search"
@@ -134,7 +136,7 @@ async def search_many(
     first = replace(call, then=(*(stage.reranker for stage in rerankers), *call.then))
     wanted = rerankers[0].depth if rerankers else k
 
-    def begin() -> tuple[_Finder, list[list[Scored]]]:
+    def begin() -> tuple[_Finder, list[Ranking]]:
         snapshot = timer.call("snapshot", index.snapshot)
         order = order_for(index, options, snapshot.embedder.fingerprint)
         finder = _Finder(index, snapshot, order, where, max(order.options.depth, k), wanted, timer)
@@ -158,7 +160,7 @@ class _Found(NamedTuple):
     """What was found for one query: hits, each stage's list, features by chunk id."""
 
     hits: list[Hit]
-    lists: dict[str, list[Scored]]
+    lists: dict[str, Ranking]
     features: Mapping[int, npt.NDArray[np.float32]]
 
 
@@ -174,27 +176,28 @@ class _Finder:
     wanted: int
     timer: Timer
 
-    def by_words(self, query: str) -> list[Scored]:
-        search_lexical = self.snapshot.search_lexical
-        return self.timer.call("lexical", search_lexical, query, self.depth, self.where)
+    def by_words(self, query: str) -> Ranking:
+        return self.timer.call("lexical", self.snapshot.matching, query, self.depth, self.where)
 
-    def find(self, query: str, vector: Vector | None, words: list[Scored]) -> _Found:
+    def find(self, query: str, vector: Vector | None, words: Ranking) -> _Found:
         """Without a vector, by words alone, which no ranker was fitted to."""
         call, snapshot, order = self.timer.call, self.snapshot, self.order
-        near: list[Scored] = []
+        near = NONE
         if vector is not None:
-            near = call("dense", snapshot.search_dense, vector, self.depth, self.where)
-        joined = call("fuse", fused, snapshot, near, words, query, order.options)
+            near = call("dense", snapshot.nearest, vector, self.depth, self.where)
+        fused = call("fuse", joined, snapshot, near, words, query, order.options)
         first, features = NOT_RANKED
         if order.ranker is not None and vector is not None:
+            lists = fused.listed(), words.listed()
             first, features = call(
-                "rank", ranked, self.index, snapshot, order.ranker, query, vector, joined, words
+                "rank", ranked, self.index, snapshot, order.ranker, query, vector, *lists
             )
-        lists = {"dense": near, "lexical": words, "fused": joined, "ranked": first}
-        best = [*first, *joined[POOL:]] if first else joined
-        scores = _scores(lists, best[: self.wanted + SPARE])
+        best = [one.chunk_id for one in first]
+        best += fused.ids[POOL if first else 0 :][: self.wanted + SPARE].tolist()
+        stages = {"dense": near, "lexical": words, "fused": fused, "ranked": Ranking.of(first)}
+        scores = _scores(stages, best[: self.wanted + SPARE])
         hits = call("fetch", self.index.get, scores, self.where)
-        return _Found(without_copies(hits, self.wanted), lists, features)
+        return _Found(without_copies(hits, self.wanted), stages, features)
 
     def reordered(
         self, reranker: str, lists: Sequence[list[Hit]], found: Sequence[_Found]
@@ -231,23 +234,23 @@ async def _both_ways(
     models: Models,
     embedder: str,
     queries: list[str],
-    begin: Callable[[], tuple[_Finder, list[list[Scored]]]],
+    begin: Callable[[], tuple[_Finder, list[Ranking]]],
     call: Call,
     paces: Paces,
     timer: Timer,
-) -> tuple[_Finder, list[list[Scored]], Embedded]:
+) -> tuple[_Finder, list[Ranking], Embedded]:
     """What `begin` gives (it runs in a thread), and the queries' vectors by the embedder that its
     snapshot has, if they come in time: the one of the snapshot before is asked at once, and only
     if it is another one now (the index was switched), the new one after it."""
-    embedder = await held_embedder(models, index.seen_embedder(), embedder)
+    embedder = await held_embedder(models, index.seen_embedder(), embedder, call)
     (finder, by_words), made = await both(
         _in_thread(begin),
         timer.wait("embed", embedded(models, embedder, queries, call, paces)),
     )
     held = finder.snapshot.embedder
     if made.info is not None and held.fingerprint != made.info.fingerprint:
-        embedder = await held_embedder(models, held, embedder)
-        check_embedder(index.name, held, embedder, await models.info(embedder))
+        embedder = await held_embedder(models, held, embedder, call)
+        check_embedder(index.name, held, embedder, await models.info(embedder, call=call))
         made = await timer.wait("embed", embedded(models, embedder, queries, call, paces))
     return finder, by_words, made
 
@@ -278,26 +281,25 @@ async def _reranked(
     return [hits for hits, _ in found], tuple(skipped)
 
 
-def _scores(
-    lists: Mapping[str, Sequence[Scored]], best: Sequence[Scored]
-) -> dict[int, dict[str, float]]:
+def _scores(lists: Mapping[str, Ranking], best: Sequence[int]) -> dict[int, dict[str, float]]:
     """Scores by chunk id and stage, the stages in the order of `lists`, the ids in that of
     `best`."""
-    by_stage = {stage: dict(found) for stage, found in lists.items()}
+    by_stage = {
+        stage: dict(zip(found.ids.tolist(), found.scores.tolist(), strict=True))
+        for stage, found in lists.items()
+    }
     return {
         chunk_id: {stage: found[chunk_id] for stage, found in by_stage.items() if chunk_id in found}
-        for chunk_id, _ in best
+        for chunk_id in best
     }
 
 
-def _stages(
-    lists: Mapping[str, Sequence[Scored]], end: Sequence[Hit]
-) -> dict[str, tuple[int, ...]]:
+def _stages(lists: Mapping[str, Ranking], end: Sequence[Hit]) -> dict[str, tuple[int, ...]]:
     """Chunk ids by stage, best first; `ranked` and `rerank` only where they took place."""
     found = {
-        name: tuple(one.chunk_id for one in listed)
+        name: tuple(listed.ids.tolist())
         for name, listed in lists.items()
-        if listed or name != "ranked"
+        if len(listed.ids) or name != "ranked"
     }
     if any("rerank" in hit.scores for hit in end):
         found["rerank"] = tuple(hit.chunk_id for hit in end)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from headrace.errors import BadRequest
 from headrace.retrieval.analyze import references, tokens
-from headrace.retrieval.base import Scored
+from headrace.retrieval.base import Ranking, Scored
 from headrace.retrieval.dense import DenseView, Mask
 from headrace.retrieval.lexical import LexicalReader, own_name
 from headrace.retrieval.rows import Embedder, chunk_ranges, document_numbers
@@ -79,6 +79,13 @@ class CollectionSnapshot:
         self._lock = Lock()
 
     def search_dense(self, vector: npt.NDArray[np.float32], k: int, where: Filter) -> list[Scored]:
+        return self.nearest(vector, k, where).listed()
+
+    def search_lexical(self, query: str, k: int, where: Filter) -> list[Scored]:
+        return self.matching(query, k, where).listed()
+
+    def nearest(self, vector: npt.NDArray[np.float32], k: int, where: Filter) -> Ranking:
+        """What `search_dense` lists."""
         if vector.shape != (self.embedder.dimensions,):  # FAISS would read beyond its end
             raise BadRequest(
                 f"a query vector of shape {vector.shape}; the index has vectors of "
@@ -88,10 +95,11 @@ class CollectionSnapshot:
         query = np.ascontiguousarray(vector, np.float32)
         return self.dense.search(query, k, allowed.base, allowed.delta)
 
-    def search_lexical(self, query: str, k: int, where: Filter) -> list[Scored]:
+    def matching(self, query: str, k: int, where: Filter) -> Ranking:
+        """What `search_lexical` lists."""
         counts = Counter(tokens(query))
         if not counts:
-            return []
+            return Ranking.of(())
         for reference in references(query):
             counts[reference] *= NAMED
             counts[own_name(reference)] = counts[reference]
@@ -110,7 +118,7 @@ class CollectionSnapshot:
         found = [
             scored
             for reader in self._lexical
-            for scored in reader.search(counts, asked, condition, numbers)
+            for scored in reader.search(counts, asked, condition, numbers).listed()
             if scored.chunk_id < len(allowed.by_id) and allowed.by_id[scored.chunk_id]
         ]
         if len(self._lexical) > 1:
@@ -118,7 +126,7 @@ class CollectionSnapshot:
             for chunk_id, score in found:
                 best[chunk_id] = max(score, best.get(chunk_id, 0.0))
             found = sorted((Scored(*item) for item in best.items()), key=lambda s: -s.score)
-        return found[:k]
+        return Ranking.of(found[:k])
 
     def documents(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """int64 [n]: a number for the document of each chunk, the same for chunks of the same."""

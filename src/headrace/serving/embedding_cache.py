@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from headrace.config.caching import CacheOptions
 from headrace.config.fields import size_bytes
-from headrace.engines.base import ModelInfo, Passage, Vectors
+from headrace.engines.base import Vectors
 from headrace.serving.bounded import Bounded
-from headrace.serving.models import Models
+from headrace.serving.models import Models, WrappedModels
 from headrace.telemetry import Metrics
-from headrace.types import USER, Call, Delta, EmbedKind, GenerateParams, Message
+from headrace.types import USER, Call, EmbedKind
 
 NAME = "embeddings"
 """Of this cache, in the metrics."""
@@ -46,32 +46,14 @@ class QueryVectors:
         metrics.cache_entries.labels(NAME).set(len(self._kept))
 
 
-class CachedModels:
-    """Wraps a `headrace.serving.models.Models`, and implements it.
-
-    Vectors of queries are kept by the embedder's fingerprint, so those of a replaced model are
+class CachedModels(WrappedModels):
+    """Vectors of queries are kept by the embedder's fingerprint, so those of a replaced model are
     never given; passages are embedded once and stored in the index, so they are not kept here."""
 
     def __init__(self, models: Models, metrics: Metrics, vectors: QueryVectors) -> None:
-        self._models = models
+        super().__init__(models)
         self._metrics = metrics
         self._vectors = vectors
-
-    def names(self) -> Sequence[str]:
-        return self._models.names()
-
-    async def info(self, model: str) -> ModelInfo:
-        return await self._models.info(model)
-
-    def generate(
-        self,
-        model: str,
-        messages: Sequence[Message],
-        params: GenerateParams,
-        *,
-        call: Call = USER,
-    ) -> AsyncGenerator[Delta, None]:
-        return self._models.generate(model, messages, params, call=call)
 
     async def embed(
         self,
@@ -82,15 +64,15 @@ class CachedModels:
         call: Call = USER,
     ) -> Vectors:
         if kind != "query" or not self._vectors.limit or not texts:
-            return await self._models.embed(model, texts, kind, call=call)
-        fingerprint = (await self._models.info(model)).fingerprint
+            return await super().embed(model, texts, kind, call=call)
+        fingerprint = (await self.info(model, call=call)).fingerprint
         keys = [_key(fingerprint, text) for text in texts]
         found = {key: kept for key in keys if (kept := self._vectors.get(key)) is not None}
         self._count(found)
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
         if missing:
             began = time.perf_counter()
-            made = await self._models.embed(model, list(missing.values()), kind, call=call)
+            made = await super().embed(model, list(missing.values()), kind, call=call)
             seconds = (time.perf_counter() - began) / len(missing)
             for key, vector in zip(missing, made, strict=True):
                 found[key] = (vector, seconds)
@@ -104,22 +86,6 @@ class CachedModels:
             saved = sum(seconds for _, seconds in hits.values())
             self._metrics.cache_lookups.labels(NAME, "hit").inc(len(hits))
             self._metrics.cache_saved_seconds.labels(NAME).inc(saved)
-
-    async def score(
-        self,
-        model: str,
-        query: str,
-        passages: Sequence[Passage],
-        *,
-        call: Call = USER,
-    ) -> Vectors:
-        return await self._models.score(model, query, passages, call=call)
-
-    async def compress(self, model: str, texts: Sequence[str], *, call: Call = USER) -> list[bytes]:
-        return await self._models.compress(model, texts, call=call)
-
-    async def count(self, model: str, texts: Sequence[str]) -> list[int]:
-        return await self._models.count(model, texts)
 
 
 def _key(fingerprint: str, text: str) -> bytes:

@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 from headrace.engines.base import ModelInfo, ModelSpec, Pair, Passage, Vectors, pairs
-from headrace.errors import HeadraceError, ModelFailed
+from headrace.errors import DeadlineExceeded, HeadraceError, ModelFailed
 from headrace.serving.batcher import Batcher
 from headrace.serving.client import WorkerClient
 from headrace.serving.memory import Memory
@@ -112,10 +112,17 @@ class Group:
         rows = await self._batchers["compress"].run("passage", texts, call, info.context)
         return list(rows)
 
-    async def count(self, texts: Sequence[str]) -> list[int]:
+    async def count(self, texts: Sequence[str], call: Call) -> list[int]:
+        """Raises `DeadlineExceeded`: what counts may be busy with other work."""
         self._check()
         replica = min(self._serving, key=lambda one: one.tokens)
-        return await replica.client.count(texts)
+        try:
+            async with asyncio.timeout_at(call.deadline):
+                return await replica.client.count(texts)
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"the request's time was over before model {self.spec.name!r} had counted tokens"
+            ) from error
 
     def _check(self) -> ModelInfo:
         if self.info is None or not any(one.alive for one in self._serving):

@@ -199,8 +199,8 @@ class _Served:
         self, asked: wire.Info | wire.Embed | wire.Score | wire.Compress | wire.Count
     ) -> None:
         match asked:
-            case wire.Info(id, model):
-                self._send(wire.Known(id, await self._models.info(model)))
+            case wire.Info(id, model, call):
+                self._send(wire.Known(id, await self._models.info(model, call=call)))
             case wire.Embed(id, model, texts, kind, call):
                 found = await self._models.embed(model, texts, kind, call=call)
                 self._send(wire.Array.of(id, found))
@@ -211,8 +211,9 @@ class _Served:
             case wire.Compress(id, model, texts, call):
                 made = await self._models.compress(model, texts, call=call)
                 self._send(wire.Codes(id, tuple(made)))
-            case wire.Count(id, model, texts):
-                self._send(wire.Counts(id, tuple(await self._models.count(model, texts))))
+            case wire.Count(id, model, texts, call):
+                counted = await self._models.count(model, texts, call=call)
+                self._send(wire.Counts(id, tuple(counted)))
 
     async def _tell(self, asked: wire.Ask) -> None:
         reply = await self._control.ask_encoded(asked.topic, asked.question)

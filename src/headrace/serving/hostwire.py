@@ -24,6 +24,7 @@ WINDOW = 128
 class Info(msgspec.Struct, frozen=True, tag=True, array_like=True):
     id: int
     model: str
+    call: Call
 
 
 class Generate(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -62,6 +63,7 @@ class Count(msgspec.Struct, frozen=True, tag=True, array_like=True):
     id: int
     model: str
     texts: tuple[str, ...]
+    call: Call
 
 
 class Ask(msgspec.Struct, frozen=True, tag=True, array_like=True):

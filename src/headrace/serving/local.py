@@ -36,7 +36,7 @@ class LocalModels:
                 self._loaded[model] = (engine, info)
         return self._loaded[model]
 
-    async def info(self, model: str) -> ModelInfo:
+    async def info(self, model: str, *, call: Call = USER) -> ModelInfo:
         return (await self._engine(model))[1]
 
     async def generate(
@@ -77,7 +77,7 @@ class LocalModels:
         engine, _ = await self._engine(model)
         return await asyncio.to_thread(engine.compress, texts)
 
-    async def count(self, model: str, texts: Sequence[str]) -> list[int]:
+    async def count(self, model: str, texts: Sequence[str], *, call: Call = USER) -> list[int]:
         engine, _ = await self._engine(model)
         return await asyncio.to_thread(engine.count, texts)
 

@@ -7,18 +7,16 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 
-from headrace.engines.base import ModelInfo, Passage, Vectors
+from headrace.engines.base import Passage, Vectors
 from headrace.errors import HeadraceError
-from headrace.serving.models import Models
+from headrace.serving.models import Models, WrappedModels
 from headrace.telemetry import Metrics
 from headrace.types import USER, Call, Delta, EmbedKind, GenerateParams, Message
 
 
-class MeasuredModels:
-    """Wraps a `headrace.serving.models.Models`, and implements it."""
-
+class MeasuredModels(WrappedModels):
     def __init__(self, models: Models, metrics: Metrics) -> None:
-        self._models = models
+        super().__init__(models)
         self._metrics = metrics
 
     @contextlib.contextmanager
@@ -43,12 +41,6 @@ class MeasuredModels:
             seconds = time.perf_counter() - began
             self._metrics.model_seconds.labels(model, verb, outcome).observe(seconds)
 
-    def names(self) -> Sequence[str]:
-        return self._models.names()
-
-    async def info(self, model: str) -> ModelInfo:
-        return await self._models.info(model)
-
     async def generate(
         self,
         model: str,
@@ -58,7 +50,7 @@ class MeasuredModels:
         call: Call = USER,
     ) -> AsyncGenerator[Delta, None]:
         with self._call(model, "generate"):
-            generated = self._models.generate(model, messages, params, call=call)
+            generated = super().generate(model, messages, params, call=call)
             async with contextlib.aclosing(generated) as deltas:
                 async for delta in deltas:
                     if delta.usage is not None:
@@ -76,7 +68,7 @@ class MeasuredModels:
         call: Call = USER,
     ) -> Vectors:
         with self._call(model, "embed"):
-            return await self._models.embed(model, texts, kind, call=call)
+            return await super().embed(model, texts, kind, call=call)
 
     async def score(
         self,
@@ -87,11 +79,8 @@ class MeasuredModels:
         call: Call = USER,
     ) -> Vectors:
         with self._call(model, "score"):
-            return await self._models.score(model, query, passages, call=call)
+            return await super().score(model, query, passages, call=call)
 
     async def compress(self, model: str, texts: Sequence[str], *, call: Call = USER) -> list[bytes]:
         with self._call(model, "compress"):
-            return await self._models.compress(model, texts, call=call)
-
-    async def count(self, model: str, texts: Sequence[str]) -> list[int]:
-        return await self._models.count(model, texts)
+            return await super().compress(model, texts, call=call)

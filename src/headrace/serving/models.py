@@ -35,11 +35,12 @@ async def both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) ->
 class Models(Protocol):
     """Models by name. Every call raises `UnknownModel`, `Overloaded` (a queue is full),
     `ModelFailed` (the worker died or the engine failed) or `BadRequest`; cancelling the call
-    cancels the work. A model is loaded when first used."""
+    cancels the work. A model is loaded when first used. What is not done at `call.deadline` raises
+    `DeadlineExceeded`, the load included; of a stream, the deadline is for its start."""
 
     def names(self) -> Sequence[str]: ...
 
-    async def info(self, model: str) -> ModelInfo: ...
+    async def info(self, model: str, *, call: Call = USER) -> ModelInfo: ...
 
     def generate(
         self,
@@ -72,4 +73,44 @@ class Models(Protocol):
         self, model: str, texts: Sequence[str], *, call: Call = USER
     ) -> list[bytes]: ...
 
-    async def count(self, model: str, texts: Sequence[str]) -> list[int]: ...
+    async def count(self, model: str, texts: Sequence[str], *, call: Call = USER) -> list[int]: ...
+
+
+class WrappedModels:
+    """Implements `Models` by others, to which it passes everything on; a subclass overrides what it
+    is there for."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    def names(self) -> Sequence[str]:
+        return self._models.names()
+
+    async def info(self, model: str, *, call: Call = USER) -> ModelInfo:
+        return await self._models.info(model, call=call)
+
+    def generate(
+        self,
+        model: str,
+        messages: Sequence[Message],
+        params: GenerateParams,
+        *,
+        call: Call = USER,
+    ) -> AsyncGenerator[Delta, None]:
+        return self._models.generate(model, messages, params, call=call)
+
+    async def embed(
+        self, model: str, texts: Sequence[str], kind: EmbedKind, *, call: Call = USER
+    ) -> Vectors:
+        return await self._models.embed(model, texts, kind, call=call)
+
+    async def score(
+        self, model: str, query: str, passages: Sequence[Passage], *, call: Call = USER
+    ) -> Vectors:
+        return await self._models.score(model, query, passages, call=call)
+
+    async def compress(self, model: str, texts: Sequence[str], *, call: Call = USER) -> list[bytes]:
+        return await self._models.compress(model, texts, call=call)
+
+    async def count(self, model: str, texts: Sequence[str], *, call: Call = USER) -> list[int]:
+        return await self._models.count(model, texts, call=call)

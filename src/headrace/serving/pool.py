@@ -72,11 +72,11 @@ class Pool:
     def names(self) -> Sequence[str]:
         return sorted(self._roster.entries)
 
-    async def info(self, model: str) -> ModelInfo:
+    async def info(self, model: str, *, call: Call = USER) -> ModelInfo:
         known = self._director.group(self._roster.entry(model).key).info
         if known is not None:
             return known
-        async with self._use(model, USER) as group:
+        async with self._use(model, call) as group:
             assert group.info is not None
             return group.info
 
@@ -104,29 +104,31 @@ class Pool:
         self, model: str, texts: Sequence[str], kind: EmbedKind, *, call: Call = USER
     ) -> Vectors:
         if not texts:
-            return np.zeros((0, (await self.info(model)).dimensions), np.float32)
+            info = await self.info(model, call=call)
+            return np.zeros((0, info.dimensions), np.float32)
         return await self._asked(model, call, len(texts), lambda g: g.embed(texts, kind, call))
 
     async def score(
         self, model: str, query: str, passages: Sequence[Passage], *, call: Call = USER
     ) -> Vectors:
         if not passages:
-            await self.info(model)
+            await self.info(model, call=call)
             return np.zeros(0, np.float32)
         size = len(passages)
         return await self._asked(model, call, size, lambda g: g.score(query, passages, call))
 
     async def compress(self, model: str, texts: Sequence[str], *, call: Call = USER) -> list[bytes]:
         if not texts:
-            await self.info(model)
+            await self.info(model, call=call)
             return []
         return await self._asked(model, call, len(texts), lambda g: g.compress(texts, call))
 
-    async def count(self, model: str, texts: Sequence[str]) -> list[int]:
+    async def count(self, model: str, texts: Sequence[str], *, call: Call = USER) -> list[int]:
         if not texts:
-            await self.info(model)
+            await self.info(model, call=call)
             return []
-        return await self._asked(model, USER, 0, lambda g: g.count(texts))
+        # Not by the twin: to count is not the work that it takes off people's way.
+        return await self._tried(model, call, 0, lambda g: g.count(texts, call))
 
     async def _asked(
         self, model: str, call: Call, size: int, work: Callable[[Group], Awaitable[T]]

@@ -118,8 +118,8 @@ class RemoteModels:
     def names(self) -> Sequence[str]:
         return self._host.names
 
-    async def info(self, model: str) -> ModelInfo:
-        reply = await self._host.call(lambda id: wire.Info(id, model))
+    async def info(self, model: str, *, call: Call = USER) -> ModelInfo:
+        reply = await self._host.call(lambda id: wire.Info(id, model, call))
         assert isinstance(reply, wire.Known)
         return reply.info
 
@@ -164,8 +164,8 @@ class RemoteModels:
         assert isinstance(reply, wire.Codes)
         return list(reply.values)
 
-    async def count(self, model: str, texts: Sequence[str]) -> list[int]:
-        reply = await self._host.call(lambda id: wire.Count(id, model, tuple(texts)))
+    async def count(self, model: str, texts: Sequence[str], *, call: Call = USER) -> list[int]:
+        reply = await self._host.call(lambda id: wire.Count(id, model, tuple(texts), call))
         assert isinstance(reply, wire.Counts)
         return list(reply.values)
 
