@@ -16,6 +16,7 @@ from headrace.retrieval.collections import Collections
 from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.retrieval.ensemble import Linear
 from headrace.retrieval.order import candidates, fused
+from headrace.retrieval.past import PastQuestions
 from headrace.retrieval.ranker import FILE, FORMAT, Fitted
 from headrace.retrieval.search import search
 from headrace.serving.local import LocalModels
@@ -165,3 +166,41 @@ async def test_fitted_weights_replace_the_configured_ones(
     assert len(found.stages["dense"]) == len(found.stages["lexical"]) == 2
     assert found.hits[0].chunk_id == found.stages["dense"][0]
     assert found.ranker
+
+
+async def test_what_answered_a_question_like_it_is_brought_in_for_who_may_read_it(
+    filled: EmbeddedIndex, models: LocalModels
+) -> None:
+    """One candidate a list, so only a past question leads to the secret passage (chunk 6)."""
+    texts = ["who may raise the rent", "cats", "dogs", "birds"]
+    vectors = await models.embed("embed", texts, "query")
+    keys = filled.keys([1, 2, 6])
+    past = PastQuestions(
+        dimensions=vectors.shape[1],
+        vectors=vectors.astype("<f2").tobytes(),
+        passages=((keys[6],), (keys[1],), (keys[2], b"of another index"), ()),
+    )
+    options = {"features": ("alike_passage",), "depth": 1, "past": past}
+    filled.ranker.write(await fitted(models, **options))
+
+    async def found(where: Filter) -> list[int]:
+        hits = await search(filled, models, "embed", texts[0], options=OPTIONS, where=where, k=3)
+        return [hit.chunk_id for hit in hits.hits]
+
+    assert (await found(OWNER))[0] == 6
+    assert 6 not in await found(Filter())
+    assert 6 not in await found(Filter(access=ALL_ACCESS, documents=("long",)))
+    filled.delete(["secret"])
+    assert 6 not in await found(OWNER)
+    assert await found(OWNER)
+
+
+async def test_past_questions_of_another_size_are_refused(
+    filled: EmbeddedIndex, models: LocalModels
+) -> None:
+    past = PastQuestions(dimensions=2, vectors=b"\0" * 4, passages=((b"x",),))
+    filled.ranker.write(await fitted(models, past=past))
+    found = await search(filled, models, "embed", "rent", options=OPTIONS, where=OWNER, k=6)
+    assert found.hits
+    [why] = found.skipped
+    assert "its past questions have 2 dimensions" in why

@@ -92,7 +92,8 @@ async def _tune(config: Config, suite: Suite, *, write: bool) -> Tuned:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from headrace.app import application
-    from headrace.evaluation.tuning import collect, tune
+    from headrace.evaluation.collecting import collect
+    from headrace.evaluation.tuning import tune
 
     options = config.collection(suite.collection)
     console = terminal.err()

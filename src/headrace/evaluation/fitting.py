@@ -119,25 +119,3 @@ def _tree(root: dict[str, Any]) -> Tree:
     return Tree(
         tuple(feature), tuple(threshold), tuple(children[0]), tuple(children[1]), tuple(value)
     )
-
-
-KINDS: dict[str, Fit] = {"linear": fit_linear, "trees": fit_trees}
-
-
-def held_out(
-    fit: Fit, examples: Sequence[Example], folds: Sequence[int]
-) -> list[npt.NDArray[np.float32]]:
-    """For each example its candidates' scores by a ranker that was fitted without its fold. A fold
-    that has no gold candidate to learn from outside of it keeps the order it has."""
-    scores: list[npt.NDArray[np.float32]] = [
-        -np.arange(len(example.gold), dtype=np.float32) for example in examples
-    ]
-    for fold in sorted(set(folds)):
-        known = [one for one, mine in zip(examples, folds, strict=True) if mine != fold]
-        if not any(one.gold.any() for one in known):
-            continue
-        ranker = fit(known).compiled()
-        for i, mine in enumerate(folds):
-            if mine == fold:
-                scores[i] = ranker(examples[i].rows)
-    return scores

@@ -7,10 +7,8 @@ the whole interval of its gain lies above zero.
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -19,51 +17,25 @@ import numpy.typing as npt
 from msgspec.structs import replace
 
 from headrace.config.answering import RetrievalOptions
-from headrace.errors import BadRequest
+from headrace.evaluation.collecting import DEPTHS, FOLDS, Asked, Found, fold_of, past_of
 from headrace.evaluation.compare import interval
-from headrace.evaluation.fitting import KINDS, Example, fit_linear, held_out
-from headrace.evaluation.format import Question, Suite
-from headrace.evaluation.gold import gold_of
-from headrace.pipeline.services import Services
+from headrace.evaluation.fitting import Example, Fit, fit_linear, fit_trees
 from headrace.retrieval.base import Scored
 from headrace.retrieval.embedded import EmbeddedIndex
-from headrace.retrieval.ensemble import Linear
-from headrace.retrieval.features import NAMES, feature_rows
-from headrace.retrieval.order import candidates, fused
+from headrace.retrieval.ensemble import Ensemble
+from headrace.retrieval.features import NAMES, OWN
+from headrace.retrieval.order import fused
+from headrace.retrieval.past import PastQuestions
 from headrace.retrieval.ranker import FORMAT, Fitted
-from headrace.retrieval.search import search
 from headrace.retrieval.snapshot import CollectionSnapshot
-from headrace.types import BULK, Filter
-
-FOLDS = 5
-LEAST_QUESTIONS = 50
-STEP = 32
-"""Questions embedded at once."""
 
 DENSE_WEIGHTS = (0.5, 0.6, 0.7, 0.8, 0.9)
 DOCUMENT_WEIGHTS = (0.0, 0.1, 0.15, 0.2, 0.3)
-DEPTHS = (150, 200)
 CUTOFFS = (1, 5, 10, 50, 100)
 MEASURES = (*(f"R@{k}" for k in CUTOFFS), "nDCG@10", "RR@10")
 
 Values = npt.NDArray[np.float64]
 """float64 [questions, len(MEASURES)]."""
-
-
-class Asked(NamedTuple):
-    """One question with all that fitting needs: both lists, which needs each chunk satisfies, the
-    candidates of the configured fusion with their features, and a reranker's scores by chunk id."""
-
-    question: Question
-    dense: list[Scored]
-    lexical: list[Scored]
-    needs: dict[int, frozenset[int]]
-    ids: list[int]
-    rows: npt.NDArray[np.float32]
-    reranked: dict[int, float]
-
-    def example(self) -> Example:
-        return Example(self.rows, np.array([bool(self.needs.get(i)) for i in self.ids], np.bool_))
 
 
 class Row(NamedTuple):
@@ -114,96 +86,16 @@ def objective(values: Values) -> npt.NDArray[np.float64]:
     return found
 
 
-def fold_of(question: Question) -> int:
-    """Equal texts share a fold, so that no question is learned from its twin."""
-    text = "".join(question.text.split())
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) % FOLDS
-
-
-# Collecting --------------------------------------------------------------------------------------
-
-
-async def collect(
-    services: Services, suite: Suite, progress: Callable[[int, int], None] | None = None
-) -> tuple[list[Asked], str]:
-    """Every question of the suite that has gold passages, searched, in the bulk lane; and the
-    fingerprint of the collection's embedder. Raises `BadRequest` for too few questions."""
-    questions = [question for question in suite.questions if question.gold]
-    if len(questions) < LEAST_QUESTIONS:
-        raise BadRequest(
-            f"{len(questions)} questions of the suite name their gold passages; fitting to fewer "
-            f"than {LEAST_QUESTIONS} would be fitting to chance"
-        )
-    options = services.config.collection(suite.collection)
-    retrieval = options.retrieval or services.config.retrieval
-    embedder = options.embedder or services.config.defaults.embedder
-    index = await asyncio.to_thread(services.collections.open, suite.collection)
-    fingerprint = (await services.models.info(embedder)).fingerprint
-    where = Filter(access=suite.access)
-    asked: list[Asked] = []
-    for start in range(0, len(questions), STEP):
-        some = questions[start : start + STEP]
-        texts = [question.text for question in some]
-        vectors = await services.models.embed(embedder, texts, "query", call=BULK)
-        snapshot = await asyncio.to_thread(index.snapshot)
-        for question, vector in zip(some, vectors, strict=True):
-            reranked: dict[int, float] = {}
-            if options.reranker:
-                result = await search(
-                    index,
-                    services.models,
-                    embedder,
-                    question.text,
-                    options=retrieval.model_copy(update={"ranker": "off"}),
-                    where=where,
-                    k=retrieval.rerank_depth,
-                    reranker=options.reranker,
-                    call=BULK,
-                )
-                reranked = {
-                    h.chunk_id: h.scores["rerank"] for h in result.hits if "rerank" in h.scores
-                }
-            asked.append(
-                await asyncio.to_thread(
-                    _asked, index, snapshot, question, vector, retrieval, where, reranked
-                )
-            )
-            if progress:
-                progress(len(asked), len(questions))
-    return asked, fingerprint
-
-
-def _asked(
-    index: EmbeddedIndex,
-    snapshot: CollectionSnapshot,
-    question: Question,
-    vector: npt.NDArray[np.float32],
-    options: RetrievalOptions,
-    where: Filter,
-    reranked: dict[int, float],
-) -> Asked:
-    dense = snapshot.search_dense(vector, max(DEPTHS), where)
-    lexical = snapshot.search_lexical(question.text, max(DEPTHS), where)
-    depth = options.depth
-    found = fused(snapshot, dense[:depth], lexical[:depth], question.text, options)
-    pool = candidates(index, snapshot, found, lexical[:depth])
-    ids = dict.fromkeys(one.chunk_id for one in (*dense, *lexical))
-    hits = index.get({chunk_id: {"stage": 0.0} for chunk_id in ids}, where)
-    needs = dict(zip((hit.chunk_id for hit in hits), gold_of(question, hits), strict=True))
-    rows = feature_rows(question.text, vector, pool)
-    return Asked(question, dense, lexical, needs, pool.ids.tolist(), rows, reranked)
-
-
 # Judging -----------------------------------------------------------------------------------------
 
 
-def judged(asked: Sequence[Asked], lists: Sequence[Sequence[int]]) -> Values:
+def judged(found: Sequence[Found], lists: Sequence[Sequence[int]]) -> Values:
     """The measures of one list of chunk ids for each question."""
     nothing: frozenset[int] = frozenset()
     return np.array(
         [
             measures([one.needs.get(i, nothing) for i in listed], len(one.question.gold))
-            for one, listed in zip(asked, lists, strict=True)
+            for one, listed in zip(found, lists, strict=True)
         ]
     )
 
@@ -220,16 +112,16 @@ def _row(name: str, values: Values, before: Values, folds: Sequence[int]) -> Row
     return Row(name, means, tuple(by_fold), float(gains.mean()), low, high)
 
 
-def joined(snapshot: CollectionSnapshot, one: Asked, options: RetrievalOptions) -> list[Scored]:
+def joined(snapshot: CollectionSnapshot, one: Found, options: RetrievalOptions) -> list[Scored]:
     """A question's lists, cut at the options' depth and fused as they say."""
     near, by_words = one.dense[: options.depth], one.lexical[: options.depth]
     return fused(snapshot, near, by_words, one.question.text, options)
 
 
 def fused_lists(
-    snapshot: CollectionSnapshot, asked: Sequence[Asked], options: RetrievalOptions
+    snapshot: CollectionSnapshot, found: Sequence[Found], options: RetrievalOptions
 ) -> list[list[int]]:
-    return [[hit.chunk_id for hit in joined(snapshot, one, options)] for one in asked]
+    return [[hit.chunk_id for hit in joined(snapshot, one, options)] for one in found]
 
 
 class Weights(NamedTuple):
@@ -250,21 +142,131 @@ class Weights(NamedTuple):
 
 def tune_weights(
     snapshot: CollectionSnapshot,
-    asked: Sequence[Asked],
+    found: Sequence[Found],
     folds: Sequence[int],
     base: RetrievalOptions,
 ) -> tuple[Values, Weights]:
     """The measures with the weights that are best on the other folds, and the weights that are best
     on all questions."""
     grid = [Weights(*one) for one in itertools.product(DENSE_WEIGHTS, DOCUMENT_WEIGHTS, DEPTHS)]
-    found = [judged(asked, fused_lists(snapshot, asked, one.options(base))) for one in grid]
-    gains = np.array([objective(values) for values in found])  # [grid, questions]
+    values = [judged(found, fused_lists(snapshot, found, one.options(base))) for one in grid]
+    gains = np.array([objective(each) for each in values])  # [grid, questions]
     of_fold = np.asarray(folds)
-    out = np.empty_like(found[0])
+    out = np.empty_like(values[0])
     for fold in set(folds):
         best = int(gains[:, of_fold != fold].mean(axis=1).argmax())
-        out[of_fold == fold] = found[best][of_fold == fold]
+        out[of_fold == fold] = values[best][of_fold == fold]
     return out, grid[int(gains.mean(axis=1).argmax())]
+
+
+# Fitting -----------------------------------------------------------------------------------------
+
+
+class Way(NamedTuple):
+    """One kind of ranker. With `past`, it remembers the questions it is fitted to, and looks at
+    what they bring in; with `reranked`, it orders what a reranker has scored, by that too."""
+
+    fit: Fit
+    past: bool = False
+    reranked: bool = False
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        return NAMES if self.past else OWN
+
+
+WAYS = {
+    "linear": Way(fit_linear),
+    "trees": Way(fit_trees),
+    "linear+past": Way(fit_linear, past=True),
+    "trees+past": Way(fit_trees, past=True),
+}
+"""The simple ones first: a later one is taken only where it beats the earlier ones by more than
+chance."""
+
+
+class View(NamedTuple):
+    """A question's candidates as a ranker sees them that does not know it: which of them are there,
+    bool [n], and all their features."""
+
+    there: npt.NDArray[np.bool_]
+    rows: npt.NDArray[np.float32]
+
+
+class Views:
+    """Questions as rankers see them that were fitted without some. What past questions say of one
+    is computed as if it, and the others of its fold, had never been asked; of one that a ranker is
+    fitted to, as if the others of an inner fold had not. Without the latter a ranker would learn
+    that the right passage is one that was asked for once less than the others."""
+
+    def __init__(
+        self, asked: Sequence[Asked], folds: Sequence[int], snapshot: CollectionSnapshot
+    ) -> None:
+        self.asked = asked
+        self.folds = np.asarray(folds)
+        self._inner = np.array([fold_of(one.found.question, FOLDS, b"inner") for one in asked])
+        self._past = past_of([one.found for one in asked], snapshot)
+
+    def without(self, fold: int | None) -> list[View]:
+        """Every question, seen without the questions of a fold."""
+        kept = self.folds != fold
+        return [self._view(i, kept) for i in range(len(self.asked))]
+
+    def _view(self, number: int, kept: npt.NDArray[np.bool_]) -> View:
+        one = self.asked[number]
+        known = kept & (self._inner != self._inner[number]) if kept[number] else kept
+        near = self._past.nearness(one.found.vector, known)
+        there = np.isin(one.ids, self._past.nearest(near))
+        there[: one.pooled] = True
+        rows = one.rows.copy()
+        rows[:, len(OWN) :] = self._past.rows(near, one.ids, one.documents, known)
+        return View(there, rows)
+
+
+class Chosen(NamedTuple):
+    """What a way looks at of one question: ids, and the example; `rest` comes after it."""
+
+    ids: list[int]
+    example: Example
+    rest: list[int]
+
+
+def _seen(way: Way, one: Asked, view: View) -> Chosen:
+    mine = view.there.copy()
+    if not way.past:
+        mine[one.pooled :] = False
+    rows, rest = view.rows[:, : len(way.features)], []
+    if way.reranked:
+        scored = np.array([i in one.found.reranked for i in one.ids.tolist()], np.bool_)
+        rest, mine = one.ids[mine & ~scored].tolist(), mine & scored
+        given = [one.found.reranked.get(i, 0.0) for i in one.ids.tolist()]
+        rows = np.column_stack([rows, np.asarray(given, np.float32)])
+    return Chosen(one.ids[mine].tolist(), Example(rows[mine], one.gold()[mine]), rest)
+
+
+def held_out(ways: Mapping[str, Way], views: Views) -> dict[str, list[list[int]]]:
+    """For each way the ids of each question's candidates, ordered by a ranker that was fitted
+    without its fold. Where there is no gold candidate to learn from, they keep their order."""
+    lists: dict[str, list[list[int]]] = {name: [[] for _ in views.asked] for name in ways}
+    for fold in sorted(set(views.folds.tolist())):
+        seen, mine = views.without(fold), views.folds == fold
+        for name, way in ways.items():
+            chosen = [_seen(way, *each) for each in zip(views.asked, seen, strict=True)]
+            known = [each.example for each, held in zip(chosen, mine, strict=True) if not held]
+            ranker = None
+            if any(example.gold.any() for example in known):
+                ranker = way.fit(known).compiled()
+            for i in np.flatnonzero(mine).tolist():
+                ids, example, rest = chosen[i]
+                ordered = ids if ranker is None else _ordered(ids, ranker(example.rows))
+                lists[name][i] = ordered + rest
+    return lists
+
+
+def _fit(way: Way, views: Views) -> Ensemble:
+    """To all questions."""
+    seen = zip(views.asked, views.without(None), strict=True)
+    return way.fit([_seen(way, *each).example for each in seen])
 
 
 # Choosing ----------------------------------------------------------------------------------------
@@ -276,27 +278,24 @@ def tune(
     base: RetrievalOptions,
     fingerprint: str,
     reranker: str | None = None,
+    folds: Sequence[int] | None = None,
 ) -> Tuned:
-    """Fit everything, judge it on held-out folds, and keep what pays. Blocks for some seconds per
-    hundred questions.
+    """Fit everything, judge it on held-out folds (by default `fold_of`), and keep what pays. Blocks
+    for some seconds per hundred questions.
 
-    1. Weights and depth. 2. A weighted sum, and trees, over the candidates' features: trees are
-    chosen only where they beat the sum beyond chance. 3. A ranker is chosen over weights if its
-    gain is larger. 4. With a reranker, the same once more over its hits, with its score."""
-    folds = [fold_of(one.question) for one in asked]
+    1. Weights and depth. 2. The `WAYS` to rank. 3. A ranker is chosen over weights if its gain is
+    larger. 4. With a reranker, a weighted sum once more over its hits, with its score."""
+    if folds is None:
+        folds = [fold_of(one.found.question) for one in asked]
     snapshot = index.snapshot()
-    before = judged(asked, fused_lists(snapshot, asked, base))
+    found = [one.found for one in asked]
+    before = judged(found, fused_lists(snapshot, found, base))
     rows = [_row("configured", before, before, folds)]
-    weighed, weights = tune_weights(snapshot, asked, folds, base)
+    weighed, weights = tune_weights(snapshot, found, folds, base)
     rows.append(_row("weights", weighed, before, folds))
-    examples = [one.example() for one in asked]
-    values = {}
-    for kind, fit in KINDS.items():
-        scores = held_out(fit, examples, folds)
-        lists = [_ordered(one.ids, mine) for one, mine in zip(asked, scores, strict=True)]
-        values[kind] = judged(asked, lists)
-        rows.append(_row(kind, values[kind], before, folds))
-    kind = _better("linear", "trees", values)
+    views = Views(asked, folds, snapshot)
+    values = {name: judged(found, lists) for name, lists in held_out(WAYS, views).items()}
+    rows += [_row(name, each, before, folds) for name, each in values.items()]
     fitted = Fitted(
         format=FORMAT,
         embedder=fingerprint,
@@ -304,6 +303,7 @@ def tune(
         questions=len(asked),
     )
     by_name = {row.name: row for row in rows}
+    kind = _best(values)
     chosen = kind if by_name[kind].gain > by_name["weights"].gain else "weights"
     if by_name[chosen].low <= 0:
         chosen = "configured"
@@ -315,41 +315,48 @@ def tune(
             depth=weights.depth,
         )
     else:
-        fitted = replace(fitted, features=NAMES, ranker=KINDS[kind](examples))
+        way = WAYS[chosen]
+        past = _remembered(index, found) if way.past else None
+        fitted = replace(fitted, features=way.features, ranker=_fit(way, views), past=past)
     if chosen != "configured":
         fitted = replace(fitted, measured=dict(zip(MEASURES, by_name[chosen].means, strict=True)))
-    if reranker and any(one.reranked for one in asked):
-        again, learned = _tune_reranked(asked, folds)
+    if reranker and any(one.reranked for one in found):
+        way = Way(fit_linear, WAYS.get(chosen, WAYS["linear"]).past, reranked=True)
+        again = _reranked_rows(way, views, folds)
         rows += again
-        if learned is not None and chosen in KINDS:
-            fitted = replace(fitted, reranker=reranker, reranked=learned)
+        if again[-1].low > 0 and chosen in WAYS:
+            fitted = replace(fitted, reranker=reranker, reranked=_fit(way, views))
     return Tuned(rows, chosen, None if chosen == "configured" else fitted)
 
 
-def _tune_reranked(asked: Sequence[Asked], folds: Sequence[int]) -> tuple[list[Row], Linear | None]:
-    """The reranker's order against a weighted sum of its score and the features, over the hits
-    that it scored; the sum if it pays."""
-    places = [[i for i, id_ in enumerate(one.ids) if id_ in one.reranked] for one in asked]
-    ids = [[one.ids[i] for i in mine] for one, mine in zip(asked, places, strict=True)]
-    scores = [
-        np.asarray([one.reranked[id_] for id_ in mine], np.float32)
-        for one, mine in zip(asked, ids, strict=True)
-    ]
-    rests = [[i for i in one.ids if i not in one.reranked] for one in asked]
-
-    def lists(by: Sequence[npt.NDArray[np.float32]]) -> list[list[int]]:
-        return [_ordered(a, b) + c for a, b, c in zip(ids, by, rests, strict=True)]
-
-    examples = [
-        Example(np.column_stack([one.rows[mine], given]), one.example().gold[mine])
-        for one, mine, given in zip(asked, places, scores, strict=True)
-    ]
-    before = judged(asked, lists(scores))
-    after = judged(asked, lists(held_out(fit_linear, examples, folds)))
-    rows = [_row("reranker", before, before, folds), _row("reranker+", after, before, folds)]
-    return rows, fit_linear(examples) if rows[1].low > 0 else None
+def _reranked_rows(way: Way, views: Views, folds: Sequence[int]) -> list[Row]:
+    """The reranker's order, and the way's in its place."""
+    found = [one.found for one in views.asked]
+    lists = []
+    for one in views.asked:
+        pool = one.ids[: one.pooled].tolist()
+        scored = [i for i in pool if i in one.found.reranked]
+        given = np.asarray([one.found.reranked[i] for i in scored], np.float32)
+        lists.append(_ordered(scored, given) + [i for i in pool if i not in one.found.reranked])
+    before = judged(found, lists)
+    after = judged(found, held_out({"reranker+": way}, views)["reranker+"])
+    return [_row("reranker", before, before, folds), _row("reranker+", after, before, folds)]
 
 
-def _better(simple: str, other: str, values: dict[str, Values]) -> str:
-    low, _ = interval(objective(values[other]) - objective(values[simple]))
-    return other if low > 0 else simple
+def _remembered(index: EmbeddedIndex, found: Sequence[Found]) -> PastQuestions:
+    keys = index.keys(list(dict.fromkeys(chunk for one in found for chunk in one.gold)))
+    vectors = np.stack([one.vector for one in found])
+    return PastQuestions(
+        dimensions=vectors.shape[1],
+        vectors=vectors.astype("<f2").tobytes(),
+        passages=tuple(tuple(keys[i] for i in one.gold if i in keys) for one in found),
+    )
+
+
+def _best(values: Mapping[str, Values]) -> str:
+    best = next(iter(values))
+    for name in values:
+        low, _ = interval(objective(values[name]) - objective(values[best]))
+        if low > 0:
+            best = name
+    return best

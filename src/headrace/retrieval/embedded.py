@@ -122,6 +122,18 @@ class EmbeddedIndex:
         what leaves the index comes from `get`."""
         return self._store.passages(ids)
 
+    def keys(self, ids: Sequence[int]) -> dict[int, bytes]:
+        """What was embedded of chunks, as `chunk_key` names it."""
+        return self._store.keys(ids)
+
+    def places(self, keys: Sequence[bytes], snapshot: CollectionSnapshot) -> dict[bytes, list[int]]:
+        """Ids of the snapshot's chunks of which that was embedded."""
+        live = snapshot.live
+        return {
+            key: [id_ for id_ in ids if id_ < len(live) and live[id_]]
+            for key, ids in self._store.chunks_with(keys).items()
+        }
+
     def document(self, document_id: str) -> Document | None:
         return self._store.document(document_id)
 

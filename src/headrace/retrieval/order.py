@@ -2,8 +2,9 @@
 
 1. What `ranker.json` says replaces the configured weights and depth (`retrieval.ranker: off` does
 without). 2. The lists are fused, and hits gain from others of their document. 3. A fitted ranker
-orders the first `POOL` anew. 4. After a reranker, the hits that it scored are ordered once more, if
-the fitted ranker knows this reranker; else the reranker has the last word.
+orders the first `POOL` anew, together with what answers like questions that it remembers. 4. After
+a reranker, the hits that it scored are ordered once more, if the fitted ranker knows this reranker;
+else the reranker has the last word.
 
 A query that names a provision or an identifier is ordered by fusion alone, with words above
 vectors: who names article 44 wants article 44.
@@ -23,6 +24,7 @@ from headrace.retrieval.analyze import references
 from headrace.retrieval.base import Ranking, Scored, scored
 from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.retrieval.features import (
+    OWN,
     Candidates,
     Floats,
     feature_rows,
@@ -30,8 +32,9 @@ from headrace.retrieval.features import (
 )
 from headrace.retrieval.fuse import fuse, with_documents
 from headrace.retrieval.ranker import Ranker
+from headrace.retrieval.rows import Embedder
 from headrace.retrieval.snapshot import CollectionSnapshot
-from headrace.types import Hit
+from headrace.types import Filter, Hit
 
 POOL = 200
 """Fused hits that a fitted ranker looks at."""
@@ -53,12 +56,12 @@ class Order(NamedTuple):
         return "" if self.ranker is None else self.ranker.id
 
 
-def order_for(index: EmbeddedIndex, options: RetrievalOptions, embedder: str) -> Order:
-    """`embedder` is the fingerprint of the collection's vectors."""
+def order_for(index: EmbeddedIndex, options: RetrievalOptions, embedder: Embedder) -> Order:
+    """`embedder`: whose vectors the collection has."""
     if options.ranker == "off":
         return Order(options)
     try:
-        ranker = index.ranker.read(embedder)
+        ranker = index.ranker.read(embedder.fingerprint, embedder.dimensions)
     except ConfigError as error:
         return Order(options, None, (f"rank: {error.message}",))
     return Order(options if ranker is None else ranker.options(options), ranker)
@@ -97,11 +100,16 @@ def candidates(
     snapshot: CollectionSnapshot,
     found: Sequence[Scored],
     by_words: Sequence[Scored],
+    more: Sequence[int] = (),
 ) -> Candidates:
-    """The first `POOL` of the fused list with what features are made of; those that were deleted
-    meanwhile are left out."""
-    passages = index.passages([one.chunk_id for one in found[:POOL]])
-    kept = [one for one in found[:POOL] if one.chunk_id in passages]
+    """The first `POOL` of the fused list, and `more` by id, with what features are made of; those
+    that were deleted meanwhile are left out."""
+    pool = list(found[:POOL])
+    there = {one.chunk_id for one in pool}
+    later = dict(found[POOL:]) if more else {}
+    pool += [Scored(i, later.get(i, 0.0)) for i in more if i not in there]
+    passages = index.passages([one.chunk_id for one in pool])
+    kept = [one for one in pool if one.chunk_id in passages]
     ids = np.fromiter((one.chunk_id for one in kept), np.int64, len(kept))
     return Candidates(
         ids=ids,
@@ -132,12 +140,23 @@ def ranked(
     vector: Floats,
     found: Sequence[Scored],
     by_words: Sequence[Scored],
+    where: Filter,
 ) -> Ranked:
-    """The fused list in the ranker's order; `NOT_RANKED` where fusion decides alone."""
+    """The fused list in the ranker's order, with the passages that answer like questions, if it
+    remembers any and the filter lets them through; `NOT_RANKED` where fusion decides alone."""
     if not ranker.ranks or not found or references(query):
         return NOT_RANKED
-    pool = candidates(index, snapshot, found, by_words)
-    rows = feature_rows(query, vector, pool)
+    past = ranker.past(snapshot, index.places)
+    if past is None:
+        pool = candidates(index, snapshot, found, by_words)
+        rows = feature_rows(query, vector, pool)
+    else:
+        near = past.nearness(vector)
+        brought = past.nearest(near)
+        allowed = brought[snapshot.allowed(where).by_id[brought]]
+        pool = candidates(index, snapshot, found, by_words, allowed.tolist())
+        rows = feature_rows(query, vector, pool)
+        rows[:, len(OWN) :] = past.rows(near, pool.ids, pool.documents)
     scores = ranker.scores(rows)
     order = np.argsort(-scores, kind="stable")
     ids = pool.ids.tolist()

@@ -8,6 +8,7 @@ refused with a reason, and the collection is searched as if it were not there.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Annotated
@@ -22,6 +23,8 @@ from headrace.retrieval.database import translated
 from headrace.retrieval.ensemble import Ensemble, Rows, Scores
 from headrace.retrieval.features import NAMES, RERANK
 from headrace.retrieval.files import sync
+from headrace.retrieval.past import Past, PastQuestions
+from headrace.retrieval.snapshot import CollectionSnapshot
 
 FILE = "ranker.json"
 FORMAT = 1
@@ -35,7 +38,8 @@ _AGAIN = "fit it again with `headrace eval tune-retrieval`, or remove it with `-
 class Fitted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`embedder` is the fingerprint of the model whose cosines the numbers belong to. What is
     `None` did not pay and stays as configured; `reranked` scores hits that `reranker` scored, with
-    that score as one more feature. `measured` is what cross-validation found."""
+    that score as one more feature. `past` are the questions it was fitted to, if it remembers them;
+    `measured` is what cross-validation found."""
 
     format: int
     embedder: str
@@ -48,6 +52,7 @@ class Fitted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ranker: Ensemble | None = None
     reranker: str = ""
     reranked: Ensemble | None = None
+    past: PastQuestions | None = None
     measured: dict[str, float] = {}
 
 
@@ -63,6 +68,7 @@ class Ranker:
         self._columns = [NAMES.index(name) for name in fitted.features]
         self._first = fitted.ranker.compiled() if fitted.ranker else None
         self._reranked = fitted.reranked.compiled() if fitted.reranked else None
+        self._past: tuple[int, Past] | None = None
 
     @property
     def ranks(self) -> bool:
@@ -72,6 +78,25 @@ class Ranker:
     def reranks(self, reranker: str | None) -> bool:
         """Whether it has learned what this reranker's scores are worth."""
         return self._reranked is not None and reranker == self.fitted.reranker
+
+    def past(
+        self,
+        snapshot: CollectionSnapshot,
+        places: Callable[[Sequence[bytes], CollectionSnapshot], dict[bytes, list[int]]],
+    ) -> Past | None:
+        """The questions that it remembers, if any, with their passages in this snapshot (which is
+        looked up once for every generation: 2 ms for 1,000 questions)."""
+        given, held = self.fitted.past, self._past
+        if given is None:
+            return None
+        if held is None or held[0] != snapshot.generation:
+            found = places([key for keys in given.passages for key in keys], snapshot)
+            answers = [
+                [chunk for key in keys for chunk in found.get(key, ())] for keys in given.passages
+            ]
+            past = Past(given.unit_vectors(), answers, snapshot.documents)
+            held = self._past = snapshot.generation, past
+        return held[1]
 
     def options(self, options: RetrievalOptions) -> RetrievalOptions:
         """The options with what was fitted in their place."""
@@ -107,6 +132,8 @@ def _problem(fitted: Fitted) -> str:
             return problem
     if fitted.reranked is not None and not fitted.reranker:
         return "it does not say whose scores it reranks with"
+    if fitted.past is not None and (problem := fitted.past.problem()):
+        return problem
     return ""
 
 
@@ -131,9 +158,9 @@ class RankerFile:
         self._seen: tuple[int, int, int] | None = None
         self._held: Ranker | ConfigError | None = None
 
-    def read(self, embedder: str) -> Ranker | None:
+    def read(self, embedder: str, dimensions: int | None = None) -> Ranker | None:
         """What was fitted, or None if nothing was. Raises `ConfigError` if it cannot be used, or
-        not with vectors of this embedder (a fingerprint)."""
+        not with vectors of this embedder (a fingerprint) and size."""
         with self._lock:
             self._refresh()
             held = self._held
@@ -143,6 +170,12 @@ class RankerFile:
             raise ConfigError(
                 "the fitted ranker is refused: it was fitted for vectors of another embedder "
                 f"({held.fitted.embedder}, now {embedder}); {_AGAIN}"
+            )
+        past = None if held is None else held.fitted.past
+        if past is not None and dimensions not in (None, past.dimensions):
+            raise ConfigError(
+                f"the fitted ranker is refused: its past questions have {past.dimensions} "
+                f"dimensions, the collection's vectors {dimensions}; {_AGAIN}"
             )
         return held
 

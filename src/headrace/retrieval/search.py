@@ -138,7 +138,7 @@ async def search_many(
 
     def begin() -> tuple[_Finder, list[Ranking]]:
         snapshot = timer.call("snapshot", index.snapshot)
-        order = order_for(index, options, snapshot.embedder.fingerprint)
+        order = order_for(index, options, snapshot.embedder)
         finder = _Finder(index, snapshot, order, where, max(order.options.depth, k), wanted, timer)
         return finder, list(map(finder.by_words, queries))
 
@@ -188,10 +188,8 @@ class _Finder:
         fused = call("fuse", joined, snapshot, near, words, query, order.options)
         first, features = NOT_RANKED
         if order.ranker is not None and vector is not None:
-            lists = fused.listed(), words.listed()
-            first, features = call(
-                "rank", ranked, self.index, snapshot, order.ranker, query, vector, *lists
-            )
+            given = query, vector, fused.listed(), words.listed(), self.where
+            first, features = call("rank", ranked, self.index, snapshot, order.ranker, *given)
         best = [one.chunk_id for one in first]
         best += fused.ids[POOL if first else 0 :][: self.wanted + SPARE].tolist()
         stages = {"dense": near, "lexical": words, "fused": fused, "ranked": Ranking.of(first)}

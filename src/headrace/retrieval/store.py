@@ -237,6 +237,33 @@ class Store:
                 found.update((row[0], (" ".join(json.loads(row[1])), row[2])) for row in rows)
         return found
 
+    def keys(self, ids: Sequence[int]) -> dict[int, bytes]:
+        """The key of what was embedded of each chunk, by chunk id."""
+        found: dict[int, bytes] = {}
+        with self.db.reading() as db:
+            for batch in batches(ids):
+                found.update(
+                    db.execute(
+                        "SELECT c.id, v.key FROM chunks c JOIN vectors v ON v.id = c.vector "
+                        f"WHERE c.id IN ({marks(batch)})",
+                        batch,
+                    ).fetchall()
+                )
+        return found
+
+    def chunks_with(self, keys: Sequence[bytes]) -> dict[bytes, list[int]]:
+        """Ids of the chunks that have each key, those of other sides and of nobody included."""
+        found: dict[bytes, list[int]] = {}
+        with self.db.reading() as db:
+            for batch in batches(list(dict.fromkeys(keys))):
+                for key, chunk_id in db.execute(
+                    "SELECT v.key, c.id FROM vectors v JOIN chunks c ON c.vector = v.id "
+                    f"WHERE v.key IN ({marks(batch)})",
+                    batch,
+                ):
+                    found.setdefault(key, []).append(chunk_id)
+        return found
+
     def hits(self, scored: Mapping[int, Mapping[str, float]], where: Filter) -> list[Hit]:
         """Hits in the mapping's order; what is gone or not allowed is left out."""
         rows: dict[int, _HitRow] = {}
