@@ -90,7 +90,7 @@ def test_noise_is_refused(raw: bytes) -> None:
 
 
 def test_huge_and_deep_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="8 MiB"):
+    with pytest.raises(ConfigError, match="larger than"):
         decode(b" " * (MAX_BYTES + 1))
     with pytest.raises(ConfigError):
         decode(b'{"measured":' * 100_000)

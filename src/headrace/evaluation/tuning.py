@@ -25,7 +25,7 @@ from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.retrieval.ensemble import Ensemble
 from headrace.retrieval.features import NAMES, OWN
 from headrace.retrieval.order import fused
-from headrace.retrieval.past import PastQuestions
+from headrace.retrieval.past import MAX_PASSAGES, MAX_QUESTIONS, PastQuestions
 from headrace.retrieval.ranker import FORMAT, Fitted
 from headrace.retrieval.snapshot import CollectionSnapshot
 
@@ -344,12 +344,16 @@ def _reranked_rows(way: Way, views: Views, folds: Sequence[int]) -> list[Row]:
 
 
 def _remembered(index: EmbeddedIndex, found: Sequence[Found]) -> PastQuestions:
+    """The last `MAX_QUESTIONS` of a suite: logs grow at their end."""
+    found = found[-MAX_QUESTIONS:]
     keys = index.keys(list(dict.fromkeys(chunk for one in found for chunk in one.gold)))
     vectors = np.stack([one.vector for one in found])
     return PastQuestions(
         dimensions=vectors.shape[1],
         vectors=vectors.astype("<f2").tobytes(),
-        passages=tuple(tuple(keys[i] for i in one.gold if i in keys) for one in found),
+        passages=tuple(
+            tuple(keys[i] for i in one.gold[:MAX_PASSAGES] if i in keys) for one in found
+        ),
     )
 
 

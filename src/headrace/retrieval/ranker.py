@@ -30,7 +30,8 @@ FILE = "ranker.json"
 FORMAT = 1
 """Raise it when the file's form or the meaning of a feature changes."""
 
-MAX_BYTES = 8 * 1024 * 1024
+MAX_BYTES = 64 * 1024 * 1024
+"""10,000 past questions of 1,024 dimensions are half of it."""
 
 _AGAIN = "fit it again with `headrace eval tune-retrieval`, or remove it with `--reset`"
 
@@ -140,7 +141,9 @@ def _problem(fitted: Fitted) -> str:
 def decode(raw: bytes) -> Ranker:
     """Raises `ConfigError`."""
     if len(raw) > MAX_BYTES:
-        raise ConfigError(f"the fitted ranker is refused: it is larger than 8 MiB; {_AGAIN}")
+        raise ConfigError(
+            f"the fitted ranker is refused: it is larger than {MAX_BYTES} bytes; {_AGAIN}"
+        )
     try:
         fitted = msgspec.json.decode(raw, type=Fitted)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -204,10 +207,13 @@ class RankerFile:
         """Put it in the old one's place, whole or not at all. Raises `ConfigError` for what no
         reader would take, `StorageError` if it cannot be written."""
         Ranker(fitted)
+        raw = msgspec.json.format(msgspec.json.encode(fitted), indent=1)
+        if len(raw) > MAX_BYTES:
+            raise ConfigError(f"the fitted ranker would take {len(raw)} of {MAX_BYTES} bytes")
         temporary = self.path.with_name(f".new-{FILE}-{uuid4().hex[:8]}")
         with translated(self.path):
             try:
-                temporary.write_bytes(msgspec.json.format(msgspec.json.encode(fitted), indent=1))
+                temporary.write_bytes(raw)
                 sync(temporary)
                 temporary.rename(self.path)
                 sync(self.path.parent)
