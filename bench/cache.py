@@ -33,7 +33,7 @@ from bench.law_corpus import Question, articles, fill, questions, vectors
 from bench.running import Running, headrace_up
 from headrace.app import application
 from headrace.config.load import load
-from headrace.pipeline.sameness import same_question, words
+from headrace.pipeline.sameness import same_question
 
 COLLECTION = "examples"
 WARMUP = 20
@@ -216,8 +216,7 @@ async def _pairs(data: Path, result: Result) -> None:
         wrong = []
         for one, other in near:
             texts = asked[other].text, asked[one].text
-            used = index.snapshot().used(token for text in texts for token in words(text))
-            if same_question(*texts, used):
+            if same_question(*texts, index.snapshot().used):
                 wrong.append((float(cosines[one, other]), asked[one].text, asked[other].text))
     result.add("law_pairs_above_similarity", len(near))
     result.add("law_pairs_wrong", len(wrong), "<=", 0)

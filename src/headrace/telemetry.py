@@ -92,7 +92,8 @@ class Metrics:
     def _of_caches(self) -> None:
         self.cache_lookups = Counter(
             "headrace_cache_lookups",
-            "Looks into a cache (answers, embeddings) by result: exact, semantic or hit, or miss.",
+            "Looks into a cache (answers, embeddings) by result: exact, semantic, shared or "
+            "hit, or miss.",
             ["cache", "result"],
             registry=self.registry,
         )

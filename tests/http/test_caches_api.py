@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from typing import Any
 
-from http_app import connect
+from http_app import connect, eventually
 from test_rag_api import OWNER, READER, chat, events, rag
 
 from headrace.config.caching import CacheOptions
+from headrace.engines.base import Vectors
 from headrace.pipeline.services import Services
+from headrace.serving.models import WrappedModels
 
 
 def caching(services: Services) -> Services:
@@ -74,3 +78,53 @@ async def test_a_receipt_counts_the_answers_that_were_cleared(services: Services
         after = await client.post("/api/rag/chat", json=rag())
         assert '"refusal":true' in after.text
         assert "six in the morning" not in after.text
+
+
+class Held(WrappedModels):
+    """Embeds nothing before `open`."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self.open = asyncio.Event()
+        self.asked = 0
+
+    async def embed(self, *arguments: Any, **more: Any) -> Vectors:
+        self.asked += 1
+        await self.open.wait()
+        return await super().embed(*arguments, **more)
+
+
+async def test_requests_for_the_same_share_a_run_in_every_form(services: Services) -> None:
+    """The first of them goes away meanwhile."""
+    models = Held(services.models)
+    services = replace(caching(services), models=models)
+
+    def waiting() -> int:
+        return sum(run._readers for runs in services.runs._runs.values() for run in runs)
+
+    async with connect(services) as client:
+        tasks = []
+        for path, body in (
+            ("/v1/chat/completions", chat()),
+            ("/v1/chat/completions", chat()),
+            ("/v1/chat/completions", chat(stream=True)),
+            ("/api/rag/chat", rag()),
+        ):
+            tasks.append(asyncio.create_task(client.post(path, json=body)))
+            await eventually(lambda: waiting() == len(tasks))
+        gone, *others = tasks
+        gone.cancel()
+        await asyncio.wait([gone])
+        await eventually(lambda: waiting() == len(others))
+        assert models.asked == 1
+        models.open.set()
+        whole, streamed, typed = [await task for task in others]
+        message = whole.json()["choices"][0]["message"]
+        assert message["headrace"]["cached"]["kind"] == "shared"
+        assert "six in the morning" in message["content"]
+        assert '"kind":"shared"' in streamed.text
+        told = events(typed)
+        assert told[-1][1]["cached"]["kind"] == "shared"
+        text = "".join(data["text"] for name, data in told if name == "delta")
+        assert text == message["content"]
+        assert len(services.runs) == 0

@@ -251,9 +251,9 @@ async def test_who_has_more_time_is_not_given_a_hurried_answer(services: Service
     ],
 )
 async def test_for_whom_a_run_serves(first: Call, second: Call, shared: bool) -> None:
-    async def nothing() -> AsyncGenerator[Event, None]:
+    async def nothing() -> AsyncGenerator[Sequence[Event], None]:
         await asyncio.sleep(SOON)
-        yield DeltaEvent("")
+        yield ()
 
     runs, key = SharedRuns(), Key(b"s", "q")
     made, _ = runs.join(key, first, nothing)
@@ -319,13 +319,13 @@ async def _play(steps: list[tuple[str, int]], length: int, fails: bool) -> None:
     made = 0
     closed = False
 
-    async def events() -> AsyncGenerator[Event, None]:
+    async def events() -> AsyncGenerator[Sequence[Event], None]:
         nonlocal made, closed
         try:
             for number in range(length):
                 await asyncio.sleep(0)
                 made += 1
-                yield DeltaEvent(str(number))
+                yield (DeltaEvent(str(number)),)
             if fails:
                 raise ModelFailed("at its end")
         finally:

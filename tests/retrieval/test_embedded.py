@@ -35,6 +35,8 @@ def test_a_document_comes_back_as_it_was(index: EmbeddedIndex, make: Callable) -
     assert index.upsert(document, chunks) == 1
     assert index.document("a") == document
     assert index.document("b") is None
+    assert index.text("a") == document.parsed.text
+    assert index.text("b") is None
     [info] = index.documents()
     assert (info.id, info.chunks, info.metadata) == ("a", 2, {"year": "2024"})
 

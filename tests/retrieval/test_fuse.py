@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from math import sqrt
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.config.answering import RetrievalOptions
-from headrace.retrieval.base import Scored
-from headrace.retrieval.fuse import convex, distinct, fuse, reciprocal_ranks, with_documents
+from headrace.retrieval import fuse as module
+from headrace.retrieval.base import Ranking, Scored
+from headrace.retrieval.fuse import SUPPORTERS, distinct, reciprocal_ranks
 
 LIST = st.dictionaries(st.integers(1, 50), st.floats(-1e6, 1e6, allow_nan=False), max_size=20).map(
     lambda d: [Scored(*item) for item in sorted(d.items(), key=lambda item: -item[1])]
 )
+
+
+def convex(dense: list[Scored], lexical: list[Scored], weight: float) -> list[Scored]:
+    return module.convex(Ranking.of(dense), Ranking.of(lexical), weight).listed()
+
+
+def with_documents(found: list[Scored], documents: list[int], weight: float) -> list[Scored]:
+    owners = np.array(documents, np.int64)
+    return module.with_documents(Ranking.of(found), owners, weight).listed()
+
+
+def fuse(dense: list[Scored], lexical: list[Scored], options: RetrievalOptions) -> list[Scored]:
+    return module.fuse(Ranking.of(dense), Ranking.of(lexical), options).listed()
 
 
 def test_convex_weighs_normalised_scores() -> None:
@@ -66,3 +83,52 @@ def test_where_documents_have_one_chunk_each_the_order_stays(
     before = dict(found)
     after = [before[hit.chunk_id] for hit in raised]
     assert after == pytest.approx(sorted(after, reverse=True))
+
+
+# The same in plain words ----------------------------------------------------------------------
+
+LONG = st.lists(
+    st.tuples(st.integers(1, 60), st.sampled_from([0.0, 0.1, 0.5, 1.0, 7.0]) | st.floats(-9, 9)),
+    max_size=50,
+    unique_by=lambda item: item[0],
+).map(lambda items: [Scored(*item) for item in sorted(items, key=lambda item: -item[1])])
+
+
+def plain_shares(found: list[Scored], weight: float) -> dict[int, float]:
+    low = min((one.score for one in found), default=0.0)
+    width = max((one.score for one in found), default=0.0) - low
+    return {i: weight * ((score - low) / width) if width > 0 else weight for i, score in found}
+
+
+def plain_order(sums: dict[int, float]) -> list[Scored]:
+    return [Scored(i, sums[i]) for i in sorted(sums, key=lambda i: (-sums[i], i))]
+
+
+def plain_convex(dense: list[Scored], lexical: list[Scored], weight: float) -> list[Scored]:
+    sums = plain_shares(dense, weight)
+    for i, share in plain_shares(lexical, 1.0 - weight).items():
+        sums[i] = sums.get(i, 0.0) + share
+    return plain_order(sums)
+
+
+def plain_documents(found: list[Scored], owner: dict[int, int], weight: float) -> list[Scored]:
+    sums: dict[int, float] = {}
+    for i, score in found[:SUPPORTERS]:
+        sums[owner[i]] = sums.get(owner[i], 0.0) + max(score, 0.0)
+    most = max(sums.values(), default=0.0)
+    if most <= 0 or not weight:
+        return found
+    top = weight * found[0].score
+    gains = {document: top * sqrt(value / most) for document, value in sums.items()}
+    return plain_order({i: score + gains.get(owner[i], 0.0) for i, score in found})
+
+
+@given(LONG, LONG, st.floats(0, 1), st.floats(0, 1), st.integers(1, 20))
+def test_scores_and_order_are_those_of_the_plain_words_to_the_last_bit(
+    dense: list[Scored], lexical: list[Scored], weight: float, raise_by: float, documents: int
+) -> None:
+    found = convex(dense, lexical, weight)
+    assert found == plain_convex(dense, lexical, weight)
+    owner = {i: i % documents for i in range(61)}
+    raised = with_documents(found, [owner[i] for i, _ in found], raise_by)
+    assert raised == plain_documents(found, owner, raise_by)

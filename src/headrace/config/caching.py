@@ -18,7 +18,8 @@ class CacheOptions(Options):
         "off",
         description="`exact` gives an answer again to the same question; `semantic` also to one "
         "that differs only in words that cannot matter (`docs/architecture.md` says how that is "
-        "decided). Answers with a temperature above 0 are never cached.",
+        "decided). Requests for the same at one moment share one run. Answers with a temperature "
+        "above 0 are never cached.",
     )
     similarity: float = Field(
         0.96,

@@ -76,19 +76,7 @@ def create_app(services: Services, environment: Mapping[str, str] | None = None)
     )
     app.state.live = live
     app.state.drain = drain
-    for part in (
-        openai,
-        rerank,
-        rag,
-        sessions,
-        collections,
-        jobs,
-        health,
-        admin,
-        admin_caches,
-        admin_models,
-        model_files,
-    ):
+    for part in PARTS:
         app.include_router(part.router)
     failures.install(app)
     describe.install(app, DESCRIPTION, _bodies())

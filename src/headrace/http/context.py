@@ -64,7 +64,9 @@ class Context:
     async def index(self, name: str) -> EmbeddedIndex:
         """The index of a collection. Raises `UnknownCollection`."""
         await self.check_name(name)
-        return await asyncio.to_thread(self.services.collections.open, name)
+        collections = self.services.collections
+        index = collections.at_hand(name)  # a change of threads costs as much as a small search
+        return index if index is not None else await asyncio.to_thread(collections.open, name)
 
     async def check_name(self, name: str) -> None:
         """Names come from outside and become folders: one that no collection can have is unknown

@@ -165,7 +165,7 @@ def _own_names(hit: Hit) -> frozenset[str]:
 
 def _references(index: EmbeddedIndex, lexicon: Lexicon, hit: Hit, where: Filter) -> Iterable[Link]:
     """Provisions that the text of a passage refers to."""
-    own = references(hit.path[-1]) if hit.path else set()
+    own = references(hit.path[-1]) if hit.path else frozenset()
     seen: set[tuple[str, str]] = set()
     for match in _PROVISION.finditer(hit.text):
         what = match["what"] or match["article"]
@@ -190,7 +190,7 @@ def _documents(index: EmbeddedIndex, lexicon: Lexicon, law: str, where: Filter) 
 
 
 def _provision(
-    index: EmbeddedIndex, what: str, wanted: set[str], document: str, where: Filter
+    index: EmbeddedIndex, what: str, wanted: frozenset[str], document: str, where: Filter
 ) -> int | None:
     """The chunk of a document that is the provision `what`."""
     if where.documents and document not in where.documents:

@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -30,7 +30,7 @@ from headrace.engines.base import Vectors
 from headrace.pipeline.answer import REPEATED, answer
 from headrace.pipeline.kept_answers import NAME, Kept, Key, State
 from headrace.pipeline.plan import AnswerRequest, make_plan
-from headrace.pipeline.sameness import same_question, words
+from headrace.pipeline.sameness import same_question
 from headrace.pipeline.services import Services
 from headrace.retrieval.collections import EmbeddedIndex, held_embedder
 from headrace.types import (
@@ -125,22 +125,21 @@ class _Look:
                     event = _not_made(event, ms, cached)
                 yield event
 
-    async def _made(self) -> AsyncGenerator[Event, None]:
-        """Steps 3 and 4."""
+    async def _made(self) -> AsyncGenerator[Sequence[Event], None]:
+        """Steps 3 and 4: events, as many as are there at once."""
         found = None
         if self._options.answers == "semantic":
             self._vector = await self._embedded()
             found = await asyncio.to_thread(self._near, self._vector)
         self._count(found.cached if found else None)
         if found is not None:
-            for event in _again(found):
-                yield event
+            yield _again(found)
             return
         said: list[Event] = []
         async with contextlib.aclosing(answer(self._services, self._request)) as events:
             async for event in events:
                 said.append(event)
-                yield event
+                yield (event,)
         await self._keep_if_whole(said)
         self._services.kept.tell(self._services.metrics)
 
@@ -183,9 +182,7 @@ class _Look:
         for near in self._services.kept.near(
             self._scope, vector, options.similarity, options.max_age_seconds
         ):
-            texts = self._plan.question, near.question
-            used = self._index.snapshot().used(token for text in texts for token in words(text))
-            if same_question(*texts, used):
+            if same_question(self._plan.question, near.question, self._index.snapshot().used):
                 key = Key(self._scope, near.question)
                 return self._proved(key, near.kept, "semantic", near.similarity)
         return None
@@ -269,8 +266,8 @@ def _holds(index: EmbeddedIndex, events: tuple[Event, ...], where: Filter) -> bo
     if not {quote.document_id for quote in quotes} <= {hit.document_id for hit in now.values()}:
         return False  # of a document that `where` was not asked about
     for document_id in {quote.document_id for quote in quotes}:
-        stored = index.document(document_id)
+        stored = index.text(document_id)
         mine = [quote for quote in quotes if quote.document_id == document_id]
-        if stored is None or any(quote.span.of(stored.parsed.text) != quote.text for quote in mine):
+        if stored is None or any(quote.span.of(stored) != quote.text for quote in mine):
             return False
     return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable, Iterable
 
 from headrace.pipeline.facts.reading import denies, read
 from headrace.pipeline.language import language
@@ -55,8 +56,8 @@ _LATIN_NAME = re.compile(r"(?<![.!?。？！\n])(?<!^)\s+([A-Z][\w'’-]+)", re.
 _PARTY = re.compile(r"[甲乙丙丁]方?|某[\u4e00-\u9fff]|[\u4e00-\u9fff]某")
 
 
-def same_question(asked: str, known: str, used: frozenset[str]) -> bool:
-    """Whether the answer to `known` answers `asked`; `used` are those of their `words` that the
+def same_question(asked: str, known: str, used: Callable[[Iterable[str]], frozenset[str]]) -> bool:
+    """Whether the answer to `known` answers `asked`; `used` gives those of some tokens that the
     collection has.
 
     1. They are in one language, and both deny something or neither does. 2. Numbers, dates,
@@ -74,11 +75,12 @@ def same_question(asked: str, known: str, used: frozenset[str]) -> bool:
         return False
     if _names(asked) != _names(known):
         return False
-    one, other = words(asked), words(known)
+    one, other = _words(asked), _words(known)
     different = set(one) ^ set(other)
-    if different & _FUNCTION or different & used or any(map(_DENIES.search, different)):
+    if different & _FUNCTION or any(map(_DENIES.search, different)):
         return False
-    return _in_order(one, used) == _in_order(other, used)
+    theirs = used({*one, *other})
+    return not different & theirs and _in_order(one, theirs) == _in_order(other, theirs)
 
 
 def _plain(text: str) -> str:
@@ -93,7 +95,7 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(name.casefold() for name in found)
 
 
-def words(text: str) -> list[str]:
+def _words(text: str) -> list[str]:
     """The tokens of a question that count, in order."""
     return [token for token in tokens(_plain(text)) if token not in _NEUTRAL]
 

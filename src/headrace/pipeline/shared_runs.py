@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from headrace.pipeline.kept_answers import Key
@@ -25,8 +25,9 @@ two who ask the same with the same `deadline_ms` have almost the same time."""
 class SharedRun:
     """Begins at once. Belongs to one event loop."""
 
-    def __init__(self, events: AsyncGenerator[Event, None], call: Call) -> None:
-        """`call` is that of the one who asked first, which the run works for."""
+    def __init__(self, events: AsyncGenerator[Sequence[Event], None], call: Call) -> None:
+        """`events` come as many as are there at once. `call` is that of the one who asked first,
+        which the run works for."""
         self._source = events
         self._lane = call.lane
         self._deadline = _deadline(call)
@@ -72,8 +73,8 @@ class SharedRun:
 
     async def _run(self) -> None:
         async with aclosing(self._source) as events:
-            async for event in events:
-                self._said.append(event)
+            async for some in events:
+                self._said += some
                 self._wanted.clear()
                 self._tell()
                 await self._wanted.wait()
@@ -102,7 +103,7 @@ class SharedRuns:
         return sum(map(len, self._runs.values()))
 
     def join(
-        self, key: Key, call: Call, begin: Callable[[], AsyncGenerator[Event, None]]
+        self, key: Key, call: Call, begin: Callable[[], AsyncGenerator[Sequence[Event], None]]
     ) -> tuple[SharedRun, bool]:
         """A run for the caller, and whether it was begun by another one. It is to be read at once:
         one without a reader goes on for nobody."""

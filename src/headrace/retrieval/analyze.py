@@ -79,7 +79,8 @@ def tokens(text: str) -> list[str]:
     return out
 
 
-def references(text: str) -> set[str]:
+@lru_cache(maxsize=256)
+def references(text: str) -> frozenset[str]:
     """Those of a text's tokens that name one certain thing: provisions (`第44条`) and identifiers
     with a digit after a letter or a long fraction (`mw-scada-02`, `38.401`), whole. Times, ordinals
     and quantities are none."""
@@ -89,7 +90,7 @@ def references(text: str) -> set[str]:
     found: list[str] = []
     text = _PROVISION.sub(lambda match: _provision(match, found), text)
     words = (run.group()[:LONGEST] for run in _RUN.finditer(text) if run.lastgroup == "word")
-    return {*found, *(word for word in words if _IDENTIFIER.fullmatch(word))}
+    return frozenset(found).union(word for word in words if _IDENTIFIER.fullmatch(word))
 
 
 def numeral(text: str) -> int:

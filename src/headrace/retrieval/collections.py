@@ -76,6 +76,12 @@ class Collections:
                 index = self._open[name] = EmbeddedIndex(self.folder / name)
             return index
 
+    def at_hand(self, name: str) -> EmbeddedIndex | None:
+        """The index, if it is open and its file still the same. For an event loop: it takes a
+        `stat` and waits for nothing. Raises `BadRequest`."""
+        index = self._open.get(checked_name(name))
+        return index if index is not None and index.exists() else None
+
     def opened(self, name: str) -> tuple[EmbeddedIndex, Embedder]:
         """With the embedder that it has at this moment. Raises `UnknownCollection`."""
         index = self.open(name)

@@ -191,12 +191,15 @@ class DenseView:
         self, vector: Matrix, k: int, base_allowed: Mask | None, delta_allowed: Mask
     ) -> Ranking:
         """At most `k` chunks by inner product."""
-        ids, scores = self.delta.search(vector, k, delta_allowed)
+        found = [self.delta.search(vector, k, delta_allowed)] if len(delta_allowed) else []
         if self.base is not None and base_allowed is not None:
-            base_ids, base_scores = self.base.search(vector, k, base_allowed)
-            ids, scores = np.concatenate([ids, base_ids]), np.concatenate([scores, base_scores])
+            found.append(self.base.search(vector, k, base_allowed))
+        if len(found) > 1:
+            ids, scores = map(np.concatenate, zip(*found, strict=True))
             best = np.argsort(-scores, kind="stable")[:k]
             ids, scores = ids[best], scores[best]
+        else:
+            ids, scores = found[0] if found else _NOTHING
         return Ranking(ids, scores.astype(np.float64))
 
     def vectors(self, ids: Ids) -> Matrix:

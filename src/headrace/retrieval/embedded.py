@@ -137,6 +137,10 @@ class EmbeddedIndex:
     def document(self, document_id: str) -> Document | None:
         return self._store.document(document_id)
 
+    def text(self, document_id: str) -> str | None:
+        """The parsed text of a document, without what else is known of it."""
+        return self._store.text(document_id)
+
     def documents(self) -> list[DocumentInfo]:
         return self._store.documents()
 

@@ -41,7 +41,7 @@ def convex(dense: Ranking, lexical: Ranking, dense_weight: float) -> Ranking:
     shares = np.concatenate(
         [_shares(dense.scores, dense_weight), _shares(lexical.scores, 1.0 - dense_weight)]
     )
-    order = ids.argsort(kind="stable")  # of a chunk in both lists, the dense share comes first
+    order = ids.argsort()
     ids, shares = ids[order], shares[order]
     first = np.ones(len(ids), np.bool_)
     first[1:] = ids[1:] != ids[:-1]

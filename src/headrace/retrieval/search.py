@@ -282,14 +282,13 @@ async def _reranked(
 def _scores(lists: Mapping[str, Ranking], best: Sequence[int]) -> dict[int, dict[str, float]]:
     """Scores by chunk id and stage, the stages in the order of `lists`, the ids in that of
     `best`."""
-    by_stage = {
-        stage: dict(zip(found.ids.tolist(), found.scores.tolist(), strict=True))
-        for stage, found in lists.items()
-    }
-    return {
-        chunk_id: {stage: found[chunk_id] for stage, found in by_stage.items() if chunk_id in found}
-        for chunk_id in best
-    }
+    scores: dict[int, dict[str, float]] = {chunk_id: {} for chunk_id in best}
+    wanted = np.array(best, np.int64)[:, None]
+    for stage, found in lists.items():
+        rows, places = np.nonzero(wanted == found.ids)
+        for row, score in zip(rows.tolist(), found.scores[places].tolist(), strict=True):
+            scores[best[row]][stage] = score
+    return scores
 
 
 def _stages(lists: Mapping[str, Ranking], end: Sequence[Hit]) -> dict[str, tuple[int, ...]]:

@@ -215,6 +215,12 @@ class Store:
             added=row[8],
         )
 
+    def text(self, document_id: str) -> str | None:
+        """That of `document`, without what else belongs to it."""
+        with self.db.statement() as db:
+            row = db.execute("SELECT parsed FROM documents WHERE id = ?", (document_id,)).fetchone()
+        return None if row is None else _text.decode(zlib.decompress(row[0])).text
+
     def documents(self) -> list[DocumentInfo]:
         with self.db.reading() as db:
             rows: list[Any] = db.execute(
@@ -456,6 +462,13 @@ class _HitRow(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
+class _Text(msgspec.Struct):
+    """What of a `Parsed` is its text; the rest is passed over."""
+
+    text: str
+
+
+_text = msgspec.msgpack.Decoder(_Text)
 _hit_rows = msgspec.json.Decoder(list[_HitRow])
 
 

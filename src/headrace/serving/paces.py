@@ -75,7 +75,8 @@ class Paces:
         """Seconds that the share `part` of the fresh values is not above, for that size; `None` if
         there are none."""
         now = self._clock()
-        fresh = [value for value in self._values.get(what, ()) if now - value.at <= FRESH_SECONDS]
+        oldest = now - FRESH_SECONDS
+        fresh = [value for value in self._values.get(what, ()) if value.at >= oldest]
         if len(fresh) == 1 and fresh[0].cold and now - fresh[0].at > COLD_SECONDS:
             return None
         return _percentile(fresh, size, part)
@@ -95,7 +96,8 @@ class Paces:
 def _percentile(values: list[Seen], size: float, part: float) -> float | None:
     if len(values) >= ENOUGH:
         values = [value for value in values if not value.cold]
-    near = [value for value in values if 1 / NEAR <= value.size / size <= NEAR]
+    low, high = size / NEAR, size * NEAR
+    near = [value for value in values if low <= value.size <= high]
     chosen = near if len(near) >= ENOUGH else values
-    scaled = sorted(value.seconds * size / value.size for value in chosen)
+    scaled = sorted([seconds * size / of for _, seconds, of, _ in chosen])
     return scaled[min(len(scaled) - 1, int(len(scaled) * part))] if scaled else None
