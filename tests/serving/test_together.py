@@ -41,11 +41,15 @@ async def test_the_first_failure_is_raised_and_ends_the_others() -> None:
 
 async def test_a_failure_that_is_dealt_with_leaves_no_cancellation_behind() -> None:
     """A task that still counts one takes its next timeout for somebody else's cancellation."""
-    with pytest.raises(TimeoutError):
+
+    async def goes_on() -> None:
         async with asyncio.timeout(0.05):
             with pytest.raises(DeadlineExceeded):
                 await both(asyncio.sleep(60), late())
             await asyncio.sleep(60)
+
+    with pytest.raises(TimeoutError):
+        await goes_on()
 
 
 async def test_whoever_cancels_the_caller_cancels_all() -> None:
