@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,3 +120,19 @@ async def test_a_generator_that_says_nothing_leaves_the_word_to_quotations(
     events = await ask(services, Says(services, *pieces))
     assert numbers(events)
     assert text(events).startswith("“")
+
+
+@pytest.mark.parametrize("most", [8_000, 8_190, 100_000, 2**31 - 1])
+async def test_a_long_answer_leaves_room_for_the_passages(services: Services, most: int) -> None:
+    said = Says(services, LEASH)
+    await ask(services, said, max_tokens=most)
+    assert LEASH in said.prompts[0][-1].content
+    assert 4_096 < said.params.max_tokens <= 8_192  # the context that it shares with the prompt
+
+
+async def test_without_room_for_a_passage_quotations_answer(services: Services) -> None:
+    said = Says(services, "Dogs rule the town.")
+    events = await ask(services, said, question=QUESTION + " Dogs" * 3_900)
+    assert not said.prompts
+    assert numbers(events)
+    assert any("leaves no room for a passage" in what for what in done(events).skipped)

@@ -15,7 +15,7 @@ from headrace.pipeline.checking import Checker
 from headrace.pipeline.evidence import Passage, passages
 from headrace.pipeline.finding import Finding
 from headrace.pipeline.plan import AnswerRequest, Plan, cycle_call, make_plan
-from headrace.pipeline.prompt import Prompt, build_prompt, prompt_estimate
+from headrace.pipeline.prompt import TURN_TOKENS, Prompt, build_prompt, prompt_estimate
 from headrace.pipeline.quotes import CANDIDATES
 from headrace.pipeline.quoting import choose_in_time
 from headrace.pipeline.refusal import conflicts, refused, supported
@@ -163,20 +163,17 @@ async def _write(
     writer = Writer(plan.generator, services.paces, allowed.prompt_tokens, most)
     try:
         async with asyncio.timeout_at(call.deadline):
-            prompt = await _prompt(services, request, plan, sources, allowed.prompt_tokens)
+            prompt, room = await _prompt(services, request, plan, sources, allowed.prompt_tokens)
     except TimeoutError:
         writer.give_up()
         run.skipped.append("generate: given up at the deadline, before its prompt was made")
         return
+    if not prompt.used:
+        run.skipped.append("generate: the question leaves no room for a passage in the prompt")
+        return
     writer.reads = prompt.tokens
     yield run.stage("prompt", f"{prompt.used} of {len(sources)} passages")
-    params = GenerateParams(
-        max_tokens=allowed.max_tokens,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        seed=request.seed,
-        stop=request.stop,
-    )
+    params = _params(request, min(allowed.max_tokens, room))
     generated = services.models.generate(plan.generator, prompt.messages, params, call=call)
     try:
         async with contextlib.aclosing(until(call.deadline, generated)) as deltas:
@@ -203,21 +200,33 @@ async def _write(
         yield event
 
 
+def _params(request: AnswerRequest, max_tokens: int) -> GenerateParams:
+    return GenerateParams(
+        max_tokens=max_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=request.seed,
+        stop=request.stop,
+    )
+
+
 async def _prompt(
     services: Services, request: AnswerRequest, plan: Plan, sources: list[Passage], most: int
-) -> Prompt:
-    """At most so many tokens, and as the generator's context allows."""
+) -> tuple[Prompt, int]:
+    """At most so many tokens, and as the generator's context allows; and how many are left of it
+    for the answer. One that may be as long as all of it still leaves half to the prompt."""
     assert plan.generator is not None
     context = (await services.models.info(plan.generator)).context
-    return await build_prompt(
+    prompt = await build_prompt(
         services.models,
         plan.generator,
         system=plan.answer.system_prompt,
         hits=[passage.hit for passage in sources],
         history=request.history,
         question=plan.question,
-        budget=min(most, context - plan.max_tokens),
+        budget=min(most, context - min(plan.max_tokens, context // 2)),
     )
+    return prompt, context - prompt.tokens - TURN_TOKENS * len(prompt.messages)
 
 
 async def _count(

@@ -18,7 +18,7 @@ TURN_TOKENS = 8
 
 class Prompt(NamedTuple):
     """`used` is how many of the hits, from the first on, are in the messages, `tokens` what all of
-    them hold without the chat template's own."""
+    them hold at most, without the chat template's own."""
 
     messages: tuple[Message, ...]
     used: int
@@ -79,6 +79,7 @@ async def build_prompt(
     if not taken and hits and left > 0:
         share = max(0.0, left / sizes[0] - 0.05)
         taken.append(passage_text(1, hits[0], _shorten(hits[0].text, share)))
+        left = 0
     messages = (
         Message("system", system),
         *kept,
