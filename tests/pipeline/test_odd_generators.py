@@ -136,3 +136,19 @@ async def test_without_room_for_a_passage_quotations_answer(services: Services) 
     assert not said.prompts
     assert numbers(events)
     assert any("leaves no room for a passage" in what for what in done(events).skipped)
+
+
+async def test_a_collection_keeps_its_embedder_under_a_configuration_without_it(
+    services: Services,
+) -> None:
+    """A request goes on under the configuration that it began with, beside newer models."""
+    other = ModelOptions(role=Role.EMBEDDER, engine="echo")
+    config = services.config.model_copy(
+        update={
+            "models": {"talk": services.config.models["talk"], "other": other},
+            "defaults": DefaultModels(generator="talk", embedder="other"),
+        }
+    )
+    events = await ask(replace(services, config=config))
+    assert numbers(events)
+    assert not done(events).refusal

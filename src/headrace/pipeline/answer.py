@@ -31,7 +31,6 @@ from headrace.types import (
     FinishReason,
     GenerateParams,
     HitsEvent,
-    Message,
     SearchResult,
     StageEvent,
     Usage,
@@ -194,7 +193,7 @@ async def _write(
         run.finish_reason, run.usage = "length", Usage(prompt.tokens, writer.deltas)
         return
     if checker.repeats or writer.full:
-        run.usage = await _count(services, plan.generator, prompt.messages, writer.text)
+        run.usage = await _used(services, plan.generator, prompt, writer, call.deadline)
         return
     async for event in checker.check(writer.rest()):
         yield event
@@ -229,14 +228,17 @@ async def _prompt(
     return prompt, context - prompt.tokens - TURN_TOKENS * len(prompt.messages)
 
 
-async def _count(
-    services: Services, generator: str, prompt: Sequence[Message], written: str
+async def _used(
+    services: Services, generator: str, prompt: Prompt, writer: Writer, deadline: float | None
 ) -> Usage:
     """The usage of a generator that was stopped before it could tell: what its tokenizer counts,
-    without what its chat template adds."""
-    texts = [*(message.content for message in prompt), written]
-    *read, out = await services.models.count(generator, texts)
-    return Usage(sum(read), out)
+    without what its chat template adds; if there is no time for that, its deltas."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            (written,) = await services.models.count(generator, [writer.text])
+    except TimeoutError:
+        written = writer.deltas
+    return Usage(prompt.tokens, written)
 
 
 async def _quote(

@@ -23,16 +23,16 @@ async def supported(
     services: Services, plan: Plan, index: EmbeddedIndex, sources: Sequence[Passage]
 ) -> tuple[Support, str]:
     """What is found for the question, judged as the collection wants it; and why its calibration,
-    if it has one, is not used."""
-    info = await services.models.info(plan.embedder)
+    if it has one, is not used. No model is asked."""
 
     def judged() -> tuple[Support, str]:
-        kept: Kept = load(index.folder, info.fingerprint, plan.reranker)
+        snapshot = index.snapshot()
+        kept: Kept = load(index.folder, snapshot.embedder.fingerprint, plan.reranker)
         support = judge(
             plan.lookup,
             sources,
-            index.snapshot(),
-            services.config.models[plan.embedder],
+            snapshot,
+            services.config.models.get(plan.embedder),
             kept.calibration,
             plan.answer.refuse_below,
         )
