@@ -117,6 +117,16 @@ async def test_any_conversation_becomes_turns_that_every_template_takes(
     assert others[-1].content.endswith("Question: Which?")
 
 
+@pytest.mark.parametrize("words", [1, 10, 100])
+async def test_a_long_conversation_leaves_half_to_the_passages(
+    models: LocalModels, words: int
+) -> None:
+    turns = tuple(Message("user", "so " * words) for _ in range(200))
+    prompt, _ = await build(models, [hit(n, 60) for n in range(1, 30)], 1000, turns)
+    size = (await models.count("talk", [prompt.messages[-1].content.split("[1] ")[1]]))[0]
+    assert size > 400
+
+
 async def test_what_cannot_fit_is_not_counted(models: LocalModels) -> None:
     class Counting:
         texts = characters = 0

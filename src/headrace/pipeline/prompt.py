@@ -67,8 +67,10 @@ async def build_prompt(
     left = budget - counts[0] - counts[1] - 3 * TURN_TOKENS
 
     kept: list[Message] = []
+    for_turns = left // 2
     for message, size in zip(reversed(turns), reversed(turn_sizes), strict=True):
-        if size + TURN_TOKENS > left // 2:
+        for_turns -= size + TURN_TOKENS
+        if for_turns < 0:
             break
         kept.insert(0, message)
         left -= size + TURN_TOKENS
