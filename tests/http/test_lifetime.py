@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from headrace.http.calls import Asked
 from headrace.http.drain import Drain
-from headrace.http.lifetime import Bounds, Lifetime
+from headrace.http.lifetime import GRACE_SECONDS, Bounds, Lifetime
+from headrace.serving.models import together
 
 LIMIT = 10
 
@@ -38,9 +41,17 @@ def part(body: bytes, *, more: bool = False) -> Message:
 GONE: Message = {"type": "http.disconnect"}
 
 
-async def run(app: object, wire: Wire, *, body_seconds: float = 60.0, **headers: str) -> None:
+async def run(
+    app: object,
+    wire: Wire,
+    *,
+    body_seconds: float = 60.0,
+    deadline: float | None = None,
+    **headers: str,
+) -> None:
     pairs = [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
     scope: Scope = {"type": "http", "method": "POST", "path": "/", "headers": pairs}
+    scope["headrace.asked"] = Asked(time.monotonic(), deadline)
     bounds = Bounds(LIMIT, 60.0, body_seconds)
     lifetime = Lifetime(app, bounds=lambda _: bounds, drain=Drain())  # type: ignore[arg-type]
     await lifetime(scope, wire.incoming.get, wire.send)
@@ -151,3 +162,35 @@ async def test_handler_that_asks_learns_of_the_disconnect() -> None:
 
     await run(asks, wire)
     assert seen == ["http.request", "http.disconnect"]
+
+
+async def test_deadline_that_comes_with_a_timeout_inside_is_told_as_a_deadline() -> None:
+    """A loop that was held up finds both due in one turn, the inner one first."""
+
+    async def hold_up() -> None:
+        time.sleep(GRACE_SECONDS + 0.05)  # noqa: ASYNC251
+        await asyncio.sleep(60)
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        async with asyncio.timeout(0.01):
+            await together(hold_up(), asyncio.sleep(60))
+
+    wire = Wire()
+    await run(slow, wire, deadline=time.monotonic())
+    assert wire.status == 504
+
+
+async def test_cancellation_from_outside_is_not_swallowed() -> None:
+    entered = asyncio.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        entered.set()
+        await asyncio.sleep(60)
+
+    wire = Wire()
+    task = asyncio.create_task(run(slow, wire))
+    await entered.wait()
+    wire.incoming.put_nowait(GONE)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

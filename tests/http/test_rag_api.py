@@ -103,6 +103,7 @@ async def test_an_answer_has_no_refusal_and_no_conflict(client: httpx.AsyncClien
         ({"generator": "nobody"}, 404, "model"),
         ({"generate": "maybe"}, 422, "generate"),
         ({"access": "public", "metadata": {"a": 5}}, 422, "metadata.a"),
+        ({"metadata": {str(n): "x" for n in range(3_000)}}, 422, "metadata"),
     ],
 )
 async def test_wrong_questions_are_not_streams(
@@ -110,6 +111,14 @@ async def test_wrong_questions_are_not_streams(
 ) -> None:
     response = await client.post("/api/rag/chat", json=rag(**body))
     assert (response.status_code, response.json()["error"]["param"]) == (status, param)
+
+
+async def test_a_filter_as_large_as_may_be_is_searched_with(client: httpx.AsyncClient) -> None:
+    metadata = {str(n): [str(value) for value in range(100)] for n in range(100)}
+    documents = [str(n) for n in range(50_000)]
+    for settings in ({"metadata": metadata}, {"documents": documents}, {"access": documents}):
+        response = await client.post("/v1/chat/completions", json=chat(headrace=settings))
+        assert response.json()["choices"][0]["message"]["headrace"]["hits"] == []
 
 
 async def test_cited_completion_carries_the_extension(client: httpx.AsyncClient) -> None:

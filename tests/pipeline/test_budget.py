@@ -351,3 +351,50 @@ async def test_where_every_model_is_too_slow_words_alone_answer_and_each_step_is
         assert "words alone" in skipped(events, "quote")
         assert any("leash" in e.quote.text for e in events if isinstance(e, QuoteEvent))
         assert not done(events).refusal
+
+
+async def test_an_embedder_that_is_not_there_yet_is_not_waited_for(tmp_path: Path) -> None:
+    made = config(tmp_path)
+    async with application(made) as services:
+        await filled(services, tmp_path)
+    cold = ModelOptions(role=Role.EMBEDDER, engine="echo", source="load=60")
+    made = made.model_copy(
+        update={
+            "models": {**made.models, "vector": cold},
+            "defaults": DefaultModels(generator=None, embedder="vector"),
+        }
+    )
+    async with application(made) as services:
+        events = await ask(services, 2.0)
+        assert "given up for the deadline, searched by words alone" in skipped(events, "embed")
+        assert any("leash" in e.quote.text for e in events if isinstance(e, QuoteEvent))
+
+
+async def test_what_a_stopped_generator_used_is_not_waited_for(tmp_path: Path) -> None:
+    async with application(config(tmp_path)) as services:
+        await filled(services, tmp_path)
+        for model in services.models.names():
+            await services.models.info(model)
+
+        class Round:
+            counted = 0
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(services.models, name)
+
+            async def count(self, model: str, texts: list[str]) -> list[int]:
+                self.counted += 1
+                if self.counted > 1:  # not the prompt, but what was written
+                    await asyncio.sleep(60)
+                return await services.models.count(model, texts)
+
+            async def generate(self, *_: object, **__: object) -> AsyncGenerator[Delta, None]:
+                while True:
+                    yield Delta("Dogs shall be kept on a leash in public places [1]. ")
+
+        models = Round()
+        events = await ask(replace(services, models=models), 2.0)  # type: ignore[arg-type]
+        assert models.counted == 2
+        assert done(events).usage.prompt_tokens > 20
+        assert done(events).usage.completion_tokens >= 2
+        assert "repeated itself" in skipped(events, "generate")

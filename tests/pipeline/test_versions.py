@@ -53,6 +53,14 @@ def test_other_texts_have_others(one: str, other: str) -> None:
     assert base_title(one) != base_title(other)
 
 
+@pytest.mark.parametrize("version", ["1..2", "9" * 5_000, "1" + ".1" * 3_000])
+def test_a_version_that_is_no_number_dates_nothing(version: str) -> None:
+    one, two = hit("A", 1, "Code", "1"), hit("B", 2, "Code", "2")
+    assert preferred(one, two, d1={"version": version}, d2={"version": "1.1"}) == ([1, 2], [])
+    titled = hit("A", 1, "Code", "1", title=f"Code v{version}")
+    assert preferred(titled, hit("B", 2, "Code", "2", title="Code v1.1")) == ([1, 2], [])
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

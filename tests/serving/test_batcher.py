@@ -236,6 +236,21 @@ async def test_a_batch_that_nobody_waits_for_is_cancelled_in_the_worker() -> Non
     assert bench.replicas[0].tokens == 0
 
 
+async def test_who_leaves_in_the_turn_in_which_he_is_sent_leaves_his_place() -> None:
+    """The task that carries the batch is cancelled before its first step."""
+    bench = Bench()
+    bench.let_go()
+    for _ in range(5):
+        asked = bench.ask("gone")
+        await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.wait([asked])
+    async with asyncio.timeout(5):
+        assert len(await bench.ask("still here")) == 1
+    assert bench.replicas[0].tokens == 0
+    assert bench.batcher.backlog == 0
+
+
 async def test_a_deadline_ends_the_wait_and_what_is_late_is_not_sent() -> None:
     bench = Bench()
     tasks = [bench.ask("first"), bench.ask("second", kind="passage")]

@@ -83,6 +83,7 @@ def from_validation(errors: Sequence[Mapping[str, object]]) -> BadRequest:
         text = "a JSON object is needed, with `Content-Type: application/json`"
     if first["type"] == "extra_forbidden":
         text = "this field is not known here"
+    text = text.replace(" after validation", "").replace("Tuple should", "List should")
     more = f" ({len(errors) - 1} more)" if len(errors) > 1 else ""
     return InvalidField(f"{field}: {text}{more}", field=field)
 

@@ -72,6 +72,9 @@ class Lifetime:
         try:
             with exchange.work:
                 await self.app(scope, exchange.receive, exchange.send)
+        except asyncio.CancelledError:
+            if not exchange.work.cancel_called or _cancelled_from_outside():
+                raise  # else it is the scope's own, which a timeout inside met and made nameless
         finally:
             self._drain.remove(exchange)
             exchange.disarm()
@@ -79,6 +82,12 @@ class Lifetime:
             await asyncio.wait([watcher])
         if exchange.refusal is not None and not exchange.started:
             await _last_response(exchange.refusal, scope, receive, send)
+
+
+def _cancelled_from_outside() -> bool:
+    """The scope and the timeouts inside have taken theirs back."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _last_response(error: HeadraceError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -32,6 +32,10 @@ MOST = 2**31 - 1
 """The largest of numbers without a limit of their own: engines count in 32 bits."""
 
 
+MOST_KEYS = 100
+"""Keys of a filter by metadata: SQLite takes conditions to a depth of 1,000."""
+
+
 class Body(BaseModel):
     """Base of all bodies. Values are not coerced: `"5"` is not a number."""
 
@@ -94,6 +98,7 @@ class Narrowing(Body):
         ),
     ] = Field(
         {},
+        max_length=MOST_KEYS,
         description="Only documents whose metadata have one of the values, for every key.",
         examples=[{"lang": ["en", "zh"]}],
     )

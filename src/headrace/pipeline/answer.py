@@ -15,7 +15,7 @@ from headrace.pipeline.checking import Checker
 from headrace.pipeline.evidence import Passage, passages
 from headrace.pipeline.finding import Finding
 from headrace.pipeline.plan import AnswerRequest, Plan, cycle_call, make_plan
-from headrace.pipeline.prompt import Prompt, build_prompt, prompt_estimate
+from headrace.pipeline.prompt import TURN_TOKENS, Prompt, build_prompt, prompt_estimate
 from headrace.pipeline.quotes import CANDIDATES
 from headrace.pipeline.quoting import choose_in_time
 from headrace.pipeline.refusal import conflicts, refused, supported
@@ -164,20 +164,18 @@ async def _write(
     writer = Writer(plan.generator, services.paces, allowed.prompt_tokens, most)
     try:
         async with asyncio.timeout_at(call.deadline):
-            prompt = await _prompt(services, request, plan, sources, allowed.prompt_tokens, call)
+            given = allowed.prompt_tokens, call
+            prompt, room = await _prompt(services, request, plan, sources, *given)
     except (TimeoutError, DeadlineExceeded):
         writer.give_up()
         run.skipped.append("generate: given up at the deadline, before its prompt was made")
         return
+    if not prompt.used:
+        run.skipped.append("generate: the question leaves no room for a passage in the prompt")
+        return
     writer.reads = prompt.tokens
     yield run.stage("prompt", f"{prompt.used} of {len(sources)} passages")
-    params = GenerateParams(
-        max_tokens=allowed.max_tokens,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        seed=request.seed,
-        stop=request.stop,
-    )
+    params = _params(request, min(allowed.max_tokens, room))
     generated = services.models.generate(plan.generator, prompt.messages, params, call=call)
     try:
         async with contextlib.aclosing(until(call.deadline, generated)) as deltas:
@@ -198,10 +196,20 @@ async def _write(
         run.finish_reason, run.usage = "length", Usage(prompt.tokens, writer.deltas)
         return
     if checker.repeats or writer.full:
-        run.usage = await _count(services, plan.generator, prompt, writer, call)
+        run.usage = await _used(services, plan.generator, prompt, writer, call)
         return
     async for event in checker.check(writer.rest()):
         yield event
+
+
+def _params(request: AnswerRequest, max_tokens: int) -> GenerateParams:
+    return GenerateParams(
+        max_tokens=max_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=request.seed,
+        stop=request.stop,
+    )
 
 
 async def _prompt(
@@ -211,34 +219,34 @@ async def _prompt(
     sources: list[Passage],
     most: int,
     call: Call,
-) -> Prompt:
-    """At most so many tokens, and as the generator's context allows."""
+) -> tuple[Prompt, int]:
+    """At most so many tokens, and as the generator's context allows; and how many are left of it
+    for the answer. One that may be as long as all of it still leaves half to the prompt."""
     assert plan.generator is not None
     context = (await services.models.info(plan.generator, call=call)).context
-    return await build_prompt(
+    prompt = await build_prompt(
         services.models,
         plan.generator,
         system=plan.answer.system_prompt,
         hits=[passage.hit for passage in sources],
         history=request.history,
         question=plan.question,
-        budget=min(most, context - plan.max_tokens),
+        budget=min(most, context - min(plan.max_tokens, context // 2)),
         call=call,
     )
+    return prompt, context - prompt.tokens - TURN_TOKENS * len(prompt.messages)
 
 
-async def _count(
+async def _used(
     services: Services, generator: str, prompt: Prompt, writer: Writer, call: Call
 ) -> Usage:
     """The usage of a generator that was stopped before it could tell: what its tokenizer counts,
-    without what its chat template adds. Without time for that, what was counted before, and a token
-    for each delta."""
-    texts = [*(message.content for message in prompt.messages), writer.text]
+    without what its chat template adds; if there is no time for that, its deltas."""
     try:
-        *read, out = await services.models.count(generator, texts, call=call)
+        (written,) = await services.models.count(generator, [writer.text], call=call)
     except DeadlineExceeded:
-        return Usage(prompt.tokens, writer.deltas)
-    return Usage(sum(read), out)
+        written = writer.deltas
+    return Usage(prompt.tokens, written)
 
 
 async def _quote(

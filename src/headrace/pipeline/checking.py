@@ -69,16 +69,17 @@ class Checker:
 
     async def check(self, sentence: str) -> AsyncGenerator[Event, None]:
         """The events for one sentence as it came (white space and markers included)."""
-        key = " ".join(claims.without_markers(sentence).split()).casefold()
+        said = claims.without_markers(sentence)
+        key = " ".join(said.split()).casefold()
         if not key:
-            if sentence and self._position:
-                yield self._say(sentence)
+            if said and self._position:  # white space; a marker alone points at nothing
+                yield self._say(said)
             return
         if key in self._seen:
             self.repeats = True
             return
         self._seen.add(key)
-        if self._instructions.told_by(claims.without_markers(sentence)):
+        if self._instructions.told_by(said):
             self._withheld = True
             yield UnsupportedEvent("", "it repeats the instruction", self._here())
             return

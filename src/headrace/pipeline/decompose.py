@@ -51,7 +51,9 @@ def decompose(question: str, kind: Kind) -> list[str]:
 def _compared(question: str) -> Sequence[str]:
     """One question for each of the two things, with what is asked about both."""
     plain = " ".join(question.split())
-    match = _PAIR_ZH.match(plain) or _PAIR_EN.match(plain)
+    match = _PAIR_ZH.match(plain)
+    if match is None and "?" not in plain.rstrip("? "):  # over several the rule takes a second
+        match = _PAIR_EN.match(plain)
     if match is None:
         return []
     return [

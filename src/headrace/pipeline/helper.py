@@ -17,6 +17,7 @@ from headrace.errors import HeadraceError
 from headrace.pipeline.budget import until
 from headrace.pipeline.decompose import MOST
 from headrace.pipeline.rewrite import LONGEST, Rewriting, keeps, keeps_together
+from headrace.pipeline.untrusted import defused
 from headrace.serving.models import Models, both
 from headrace.types import Call, GenerateParams, Message
 
@@ -121,7 +122,7 @@ async def _said(
 ) -> str:
     """What the generator says. Raises `TimeoutError` at the deadline of `call`, and what `models`
     raises."""
-    messages = [Message("system", system), Message("user", prompt)]
+    messages = [Message("system", system), Message("user", defused(prompt))]
     generated = models.generate(generator, messages, params, call=call)
     async with aclosing(until(call.deadline, generated)) as deltas:
         return "".join([delta.text async for delta in deltas])

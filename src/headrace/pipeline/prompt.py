@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from headrace.pipeline.evidence import Passage
@@ -18,7 +18,7 @@ TURN_TOKENS = 8
 
 class Prompt(NamedTuple):
     """`used` is how many of the hits, from the first on, are in the messages, `tokens` what all of
-    them hold without the chat template's own."""
+    them hold at most, without the chat template's own."""
 
     messages: tuple[Message, ...]
     used: int
@@ -55,18 +55,23 @@ async def build_prompt(
     after the instruction, the question and as much of the latest conversation as half of the rest
     holds. The first passage is shortened at a sentence's end if it alone is too long. The stable
     part (the instruction) comes first, so that prefix caches work. Nothing but the instruction can
-    hold a chat template's own tokens. Raises what `models` raises."""
+    hold a chat template's own tokens. What cannot fit is not counted either: a conversation may be
+    as long as its sender likes. Raises what `models` raises."""
     question = defused(question)
-    history = [Message(turn.role, defused(turn.content)) for turn in history]
-    parts = [passage_text(n, hit, hit.text) for n, hit in enumerate(hits, 1)]
-    turns = [message.content for message in history]
-    counts = await models.count(generator, [system, question, *parts, *turns], call=call)
+    latest = _may_fit((turn.content for turn in reversed(history)), 2 * budget)
+    turns = [Message(t.role, defused(t.content)) for t in history[len(history) - latest :]]
+    every = [passage_text(n, hit, hit.text) for n, hit in enumerate(hits, 1)]
+    parts = every[: max(1, _may_fit(every, 2 * budget))]
+    texts = [system, question, *parts, *(turn.content for turn in turns)]
+    counts = await models.count(generator, texts, call=call)
     sizes, turn_sizes = counts[2 : 2 + len(parts)], counts[2 + len(parts) :]
     left = budget - counts[0] - counts[1] - 3 * TURN_TOKENS
 
     kept: list[Message] = []
-    for message, size in zip(reversed(history), reversed(turn_sizes), strict=True):
-        if size + TURN_TOKENS > left // 2:
+    for_turns = left // 2
+    for message, size in zip(reversed(turns), reversed(turn_sizes), strict=True):
+        for_turns -= size + TURN_TOKENS
+        if for_turns < 0:
             break
         kept.insert(0, message)
         left -= size + TURN_TOKENS
@@ -80,12 +85,35 @@ async def build_prompt(
     if not taken and hits and left > 0:
         share = max(0.0, left / sizes[0] - 0.05)
         taken.append(passage_text(1, hits[0], _shorten(hits[0].text, share)))
-    messages = (
-        Message("system", system),
-        *kept,
-        Message("user", f"{''.join(taken)}Question: {question}"),
-    )
+        left = 0
+    told = [system, *(turn.content for turn in kept if turn.role == "system")]
+    said = [turn for turn in kept if turn.role != "system"]
+    asked = Message("user", f"{''.join(taken)}Question: {question}")
+    messages = (Message("system", "\n\n".join(told)), *_in_turn([*said, asked]))
     return Prompt(messages, len(taken), budget - left - 3 * TURN_TOKENS)
+
+
+def _may_fit(texts: Iterable[str], budget: int) -> int:
+    """How many of the texts, from the first on, an estimate lets into the budget."""
+    count = 0
+    for text in texts:
+        budget -= estimate(text)
+        if budget < 0:
+            break
+        count += 1
+    return count
+
+
+def _in_turn(turns: Sequence[Message]) -> list[Message]:
+    """The user first, then in turns, as the chat templates of some models insist: two of one side
+    in a row become one."""
+    found: list[Message] = []
+    for turn in turns:
+        if found and found[-1].role == turn.role:
+            found[-1] = Message(turn.role, f"{found[-1].content}\n\n{turn.content}")
+        elif found or turn.role == "user":
+            found.append(turn)
+    return found
 
 
 def _shorten(text: str, share: float) -> str:

@@ -23,7 +23,7 @@ async def supported(
     services: Services, plan: Plan, index: EmbeddedIndex, sources: Sequence[Passage]
 ) -> tuple[Support, str]:
     """What is found for the question, judged as the collection wants it; and why its calibration,
-    if it has one, is not used."""
+    if it has one, is not used. No model is asked."""
 
     def judged() -> tuple[Support, str]:
         snapshot = index.snapshot()
@@ -32,7 +32,7 @@ async def supported(
             plan.lookup,
             sources,
             snapshot,
-            services.config.models[plan.embedder],
+            services.config.models.get(plan.embedder),
             kept.calibration,
             plan.answer.refuse_below,
         )

@@ -44,12 +44,13 @@ def judge(
     question: str,
     sources: Sequence[Passage],
     snapshot: Snapshot,
-    embedder: ModelOptions,
+    embedder: ModelOptions | None,
     calibration: Calibration | None = None,
     least: float | None = None,
 ) -> Support:
     """The support that the best passages give. `least` takes the place of the threshold; without a
-    passage there is no support, whatever it is. Blocks."""
+    passage there is no support, whatever it is. An `embedder` that the configuration does not have
+    (any more) says nothing of nearness. Blocks."""
     if not sources:
         return Support(0.0, 1.0)
     found = measures(question, sources, snapshot)
@@ -61,11 +62,13 @@ def judge(
     return Support(0.0 if hopeless else calibration.value(found), threshold, calibrated=True)
 
 
-def by_rule(found: Measures, embedder: ModelOptions) -> float:
+def by_rule(found: Measures, embedder: ModelOptions | None) -> float:
     """The greater of two shares of what is enough: of common terms, and of nearness. In another
     language than the question's a passage shares no terms, and all vectors lie further apart, so
     there less nearness is enough."""
-    enough = embedder.near_cosine_across if found.foreign else embedder.near_cosine
+    enough = None
+    if embedder is not None:
+        enough = embedder.near_cosine_across if found.foreign else embedder.near_cosine
     if enough is None:
         return found.covered / SHARED
     near = found.near / enough if enough > 0 else float(found.near >= enough)

@@ -27,7 +27,11 @@ _DATE = re.compile(
     r"(?:\s*[-/.年_]\s*(?P<month>0?[1-9]|1[0-2])(?!\d)(?:\s*[-/.月_]\s*(?P<day>[0-3]?\d)(?!\d))?)?"
     r"(?!\d)"
 )
-_NUMBER = re.compile(r"(?i)(?<![a-z0-9])(?:v|ver|version|rev|revision)[\s._-]*(\d+(?:\.\d+)*)\b")
+_NUMBERS = r"\d{1,9}(?:\.\d{1,9}){0,7}"
+_VERSION = re.compile(_NUMBERS)
+_NUMBER = re.compile(
+    rf"(?i)(?<![a-z0-9])(?:v|ver|version|rev|revision)[\s._-]*({_NUMBERS})(?!\.?\d)\b"
+)
 _BRACKETS = re.compile(r"[(\[（【〔][^()\[\]（）【】〔〕]*[)\]）】〕]")
 _AMENDED = re.compile(r"(?i)\b(?:revised|amended|edition|as of)\b|修订版?|修正版?|版$")
 _NOT_A_LETTER = re.compile(r"[\W_]+")
@@ -111,7 +115,7 @@ def _dated(hit: Hit, index: Index) -> Dated | None:
     texts += [hit.title, PurePosixPath(hit.source).stem]
     for text in texts:
         found = dated(text)
-        if found is None and text.strip().replace(".", "").isdecimal() and text in stated.values():
+        if found is None and text in stated.values() and _VERSION.fullmatch(text.strip(" .")):
             found = Dated((0, *map(int, text.strip(" .").split("."))), text.strip())
         if found is not None:
             return found

@@ -24,6 +24,7 @@ import itertools
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 from headrace.errors import DeadlineExceeded, HeadraceError, ModelFailed, Overloaded
@@ -141,7 +142,7 @@ class Batcher:
                 replica.board(lane, sum(item.tokens for item in batch))
                 task = asyncio.create_task(self._carry(replica, batch))
                 self._flying[task] = batch
-                task.add_done_callback(self._landed)
+                task.add_done_callback(partial(self._landed, replica))
 
     def _free(self, lane: Lane) -> Replica | None:
         """The replica with the fewest tokens in flight of those that have a place in the lane, and
@@ -174,27 +175,24 @@ class Batcher:
                 self._feed(request)
         return batch
 
-    def _landed(self, task: asyncio.Task[None]) -> None:
-        del self._flying[task]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a batch of model %s failed", self._name, exc_info=error)
-
     async def _carry(self, replica: Replica, batch: list[Item]) -> None:
-        """Compute a batch and give up its place, whatever happens."""
-        lane = batch[0].request.call.lane
-        tokens = sum(item.tokens for item in batch)
         began = asyncio.get_running_loop().time()
-        try:
-            if await self._compute(replica, batch, lane):
-                self._learn(tokens, replica.computed(began))
-        except BaseException:  # a cancellation, or a bug: no caller may wait for ever
+        if await self._compute(replica, batch, batch[0].request.call.lane):
+            self._learn(sum(item.tokens for item in batch), replica.computed(began))
+
+    def _landed(self, replica: Replica, task: asyncio.Task[None]) -> None:
+        """Give up the batch's place, whatever happened; it may have been cancelled before its first
+        step, when nothing in it could."""
+        batch = self._flying.pop(task)
+        replica.leave(batch[0].request.call.lane, sum(item.tokens for item in batch))
+        problem = None if task.cancelled() else task.exception()
+        if task.cancelled() or problem is not None:  # no caller may wait for ever
             error = ModelFailed(f"model {self._name!r} did not get to the end of a batch")
             for item in batch:
                 item.request.fail(error)
-            raise
-        finally:
-            replica.leave(lane, tokens)
-            self.wake()
+        if problem is not None:
+            log.error("a batch of model %s failed", self._name, exc_info=problem)
+        self.wake()
 
     def _learn(self, tokens: int, seconds: float) -> None:
         self._step.learn(tokens, seconds)

@@ -21,9 +21,11 @@ async def together(*works: Coroutine[Any, Any, A]) -> list[A]:
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work) for work in works]
+            # Waited for in here: Python 3.11 cancels a caller that waits at the group's end too,
+            # and never takes that back, so his next timeout would not know its own cancellation.
+            return [await task for task in tasks]
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from failures
-    return [task.result() for task in tasks]
 
 
 async def both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
