@@ -15,9 +15,10 @@ import msgspec
 from headrace.config.options import Config
 from headrace.errors import ConfigError
 from headrace.evaluation.format import Suite
-from headrace.evaluation.journal import Identity, Record
+from headrace.evaluation.journal import OTHER_FOLDER, Identity, Record
 from headrace.evaluation.metrics import Metric, Values, means, measure
 from headrace.retrieval.database import translated
+from headrace.retrieval.files import replace_file
 
 JSON = "report.json"
 QUESTIONS = "questions.jsonl"
@@ -160,10 +161,11 @@ def write(report: Report, folder: Path) -> None:
     summary: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(report, rows=()))
     del summary["rows"]
     encoder = msgspec.json.Encoder()
-    with translated(folder):
+    with translated(folder, OTHER_FOLDER):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / QUESTIONS).write_bytes(encoder.encode_lines(report.rows))
-        (folder / JSON).write_bytes(msgspec.json.format(encoder.encode(summary), indent=2) + b"\n")
+        replace_file(folder / QUESTIONS, encoder.encode_lines(report.rows))
+        whole = msgspec.json.format(encoder.encode(summary), indent=2) + b"\n"
+        replace_file(folder / JSON, whole)
 
 
 def read(path: Path, *, rows: bool = True) -> Report:
@@ -178,7 +180,9 @@ def read(path: Path, *, rows: bool = True) -> Report:
             found = [msgspec.json.decode(line, type=Row) for line in lines]
             report = msgspec.structs.replace(report, rows=tuple(found))
     except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+        raise ConfigError(
+            f"{file}: cannot be read: {error.strerror}; `headrace eval run` writes one"
+        ) from error
     except msgspec.DecodeError as error:
         raise ConfigError(f"{file}: is not a report of `headrace eval run`: {error}") from error
     return report

@@ -21,6 +21,7 @@ from headrace.evaluation.format import Question, Suite
 from headrace.evaluation.journal import Identity, Journal, Record
 from headrace.evaluation.metrics import require
 from headrace.evaluation.report import Report, summarise
+from headrace.pipeline.calibration import fitted
 from headrace.pipeline.services import Services
 from headrace.serving.models import together
 
@@ -52,12 +53,12 @@ async def run_suite(
     """Ask what the journal in `folder` does not have yet, and sum everything up.
 
     A question that fails by itself counts as failed. Raises what stops the whole run: `BadRequest`
-    if the journal is of another suite, configuration or generation of the collection (or the
-    collection changes meanwhile), `Busy` if another run is at work in the folder, `ConfigError`,
+    if the journal is of another suite, configuration or state of the collection (or the collection
+    changes meanwhile), `Busy` if another run is at work in the folder, `ConfigError`,
     `UnknownCollection`, `StorageError`, and `ModelFailed` after ten failures in a row. Whatever
     stops it, the same call goes on."""
     require()
-    identity = await _identity(services, suite)
+    identity = await identity_of(services, suite)
     journal = await asyncio.to_thread(Journal, folder, identity, fresh=fresh)
     with journal:
         began = time.monotonic()
@@ -70,6 +71,7 @@ async def run_suite(
             *(_work(services, suite, turns, keeper) for _ in range(min(concurrency, len(left))))
         )
         await keeper.settle()
+        await _check_same(services, suite, identity)
         records = await asyncio.to_thread(lambda: list(journal.records()))
     seconds = time.monotonic() - began
     return await asyncio.to_thread(
@@ -77,7 +79,8 @@ async def run_suite(
     )
 
 
-async def _identity(services: Services, suite: Suite) -> Identity:
+async def identity_of(services: Services, suite: Suite) -> Identity:
+    """Of what is measured now. Raises `UnknownCollection`, `StorageError`."""
     info = await asyncio.to_thread(services.collections.info, suite.collection)
     return Identity(
         suite=suite.fingerprint(),
@@ -86,7 +89,22 @@ async def _identity(services: Services, suite: Suite) -> Identity:
         collection=suite.collection,
         created=info.created,
         generation=info.generation,
+        fitted=await asyncio.to_thread(_fitted, services, suite.collection),
     )
+
+
+def _fitted(services: Services, collection: str) -> str:
+    return fitted(services.collections.open(collection).folder)
+
+
+async def _check_same(services: Services, suite: Suite, before: Identity) -> None:
+    """Raises `BadRequest` if what is measured is another one now."""
+    changed = before.changes(await identity_of(services, suite))
+    if changed:
+        raise BadRequest(
+            f"{changed} changed during the evaluation; answers from before and after must not be "
+            "mixed: begin anew with --fresh"
+        )
 
 
 async def _work(
