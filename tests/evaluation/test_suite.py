@@ -209,8 +209,10 @@ def test_a_bad_line_is_named(tmp_path: Path, line: bytes, message: str) -> None:
 def test_a_place_in_an_array_may_hold_what_some_lack(tmp_path: Path) -> None:
     lines = [["Who?", "me", True], ["What?", None, False], ["Where?"]]
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    text = HEAD + "kinds: [answers]\n" + (
-        "questions: {file: q.jsonl, text: 0, answers: 1, answerable: 2}\n"
+    text = (
+        HEAD
+        + "kinds: [answers]\n"
+        + ("questions: {file: q.jsonl, text: 0, answers: 1, answerable: 2}\n")
     )
     found = load_suite(written(tmp_path, text)).questions
     assert [(q.answers, q.answerable) for q in found] == [(("me",), True), ((), False), ((), None)]
