@@ -73,6 +73,18 @@ async def test_a_run_from_questions_to_report(fast: Config, tmp_path: Path) -> N
         assert "</svg>" in (tmp_path / "out" / name).read_text(encoding="utf-8")
 
 
+async def test_gold_that_is_nowhere_is_a_mistake_of_the_suite(fast: Config, tmp_path: Path) -> None:
+    asked = suite(
+        *suite().questions,
+        question(4, "Who keeps the keys?", gold=((Gold(place="Kays"),),)),
+        question(5, "Zzyzx?", gold=((Gold(document="handbook.md", place="Leave"),),)),
+    )
+    async with handbook(fast, tmp_path) as services:
+        report = await run_suite(services, asked, tmp_path / "out")
+    (note,) = report.notes
+    assert note.startswith("no passage of the collection is the gold one of 1 questions (q4), so")
+
+
 async def test_a_reranker_has_a_stage_of_its_own(fast: Config, tmp_path: Path) -> None:
     defaults = fast.defaults.model_copy(update={"reranker": "echo-reranker"})
     config = fast.model_copy(update={"defaults": defaults})
@@ -244,7 +256,7 @@ def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
 
 def test_every_time_of_a_threshold_is_shown(tmp_path: Path) -> None:
     made = summarise(
-        Config(), suite(thresholds={"time.total.p95": "<= 1000"}), IDENTITY, RECORDS, 1, 1.0
+        Config(), suite(thresholds={"time.total.p95": "<= 1000"}), IDENTITY, RECORDS, 1, 1.0, "e"
     )
     write_all(made, tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")

@@ -143,6 +143,8 @@ def _print(report: Report, folder: Path) -> None:
             f"{report.questions} questions, {report.concurrency} at once: "
             f"p50 {total.p50:.0f} ms, p95 {total.p95:.0f} ms"
         )
+    for note in report.notes:
+        terminal.err().print(terminal.styled(("note: ", "bold"), note))
     console.print(f"report: {folder / 'report.md'}")
 
 

@@ -94,10 +94,9 @@ def reindex(
     if not back:
         fetch_for_question(loaded, name, [wanted])
     cut = _configured(loaded, name)
-    cut = cut._replace(
-        chunker=cut.chunker if chunker is None else chunker.value,
-        chunk_tokens=chunk_tokens or cut.chunk_tokens,
-    )
+    if chunker is not None:
+        cut = cut._replace(chunker=chunker.value)
+    cut = cut._replace(chunk_tokens=chunk_tokens or cut.chunk_tokens)
     questions = None if suite is None else _suite(suite, name)
     done, measured = run(_reindex(loaded, name, wanted, cut, back, questions, anyway))
     if json:

@@ -78,13 +78,16 @@ def summarise(
     records: Sequence[Record],
     concurrency: int,
     seconds: float,
+    embedder: str,
+    notes: Sequence[str] = (),
 ) -> Report:
-    """Everything that can be said of the records. `seconds` are those of the last session."""
+    """Everything that can be said of the records. `seconds` are those of the last session,
+    `embedder` is the one that the collection has, be another one configured."""
     values = measure(suite, records)
     texts = {question.id: question.text for question in suite.questions}
     options = config.collection(suite.collection)
     models = {
-        "embedder": options.embedder,
+        "embedder": embedder,
         "reranker": options.reranker,
         "generator": options.generator,
     }
@@ -109,7 +112,7 @@ def summarise(
         chosen_by=dict(Counter(r.chosen_by or "none" for r in records)) if _choice(suite) else {},
         skipped=dict(Counter(what for record in records for what in record.skipped)),
         failures=dict(Counter(r.failed.partition(":")[0] for r in records if r.failed)),
-        notes=tuple(_notes(suite)),
+        notes=(*_notes(suite), *notes),
         rows=tuple(_rows(texts, values, records)),
     )
 
