@@ -77,7 +77,7 @@ def tune(
     start = Start(text, file)
     loaded = start.apply({})
     names = _names(models, loaded)
-    fetch_for_question(loaded, asked.collection, names)
+    fetch_for_question(loaded, asked.collection, _needed(loaded, asked, names))
     tuned = run(_tune(loaded, start, asked, target, minutes, names, out, fresh=fresh))
     _print(tuned, out)
     if write and tuned.values and file is not None:
@@ -97,6 +97,16 @@ def _names(given: str, config: Config) -> tuple[str, ...]:
             f"{', '.join(config.models)}"
         )
     return tuple(names) or tuple(config.models)
+
+
+def _needed(config: Config, suite: Suite, names: tuple[str, ...]) -> list[str | None]:
+    """The models in use, and those that may take their place."""
+    from headrace.evaluation.levers import others, scene
+
+    at = scene(config, suite.collection, names, suite.answer)
+    in_use = [at.options.embedder, *config.rerankers(suite.collection)]
+    generator = [at.options.generator] if at.writes else []
+    return [*in_use, *generator, *(name for _, name in others(at))]
 
 
 class Start:

@@ -142,8 +142,9 @@ class Tuner:
 
     async def _pull(self, lever: Lever, sample: Sequence[Question], reserve: float) -> bool:
         """Try the changes of a lever until one is kept. False if there is no time."""
-        at = scene(self._now, self._laboratory.suite.collection, self._models)
-        for change in lever.changes(at):
+        suite = self._laboratory.suite
+        at = scene(self._now, suite.collection, self._models, suite.answer)
+        for change in lever.effective(at):
             known = self._known.get((lever.name, change.says))
             if known is None and self._clock() - self._began > self._seconds - reserve:
                 return False
