@@ -73,6 +73,8 @@ async def run_suite(
         left = [question for question in suite.questions if question.id not in answered]
         keeper = _Keeper(journal, identity, len(suite.questions), progress)
         keeper.tell(len(suite.questions) - len(left))
+        for first in left[:1]:  # asked for nothing: else its time, and others', held loading models
+            await _tried(services, suite, first)
         turns = iter(left)
         await together(
             *(_work(services, suite, turns, keeper) for _ in range(min(concurrency, len(left))))
