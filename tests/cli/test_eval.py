@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -61,11 +62,18 @@ def test_run_compare_and_gate(filled: Headrace, suite: Path, tmp_path: Path) -> 
     compared = filled("eval", "compare", out, out)
     assert "no difference shown" in compared.stdout
     assert "3 questions in both" in compared.stdout
+    assert compared.stderr == ""
+    other = raised | {"suite": "another"}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "report.json").write_text(json.dumps(other))
+    shutil.copy(tmp_path / "out" / "questions.jsonl", tmp_path / "other")
+    compared = filled("eval", "compare", out, str(tmp_path / "other"))
+    assert "the suite was another one in B" in compared.stderr
 
     suite.write_text(SUITE.replace("How long", "How many days"), encoding="utf-8")
     changed = filled("eval", "run", str(suite), "--out", out)
     assert changed.returncode == 2
-    assert "before the suite changed" in changed.stderr
+    assert "before the suite or its --limit changed" in changed.stderr
 
 
 def test_wrong_files_are_named(filled: Headrace, suite: Path, tmp_path: Path) -> None:

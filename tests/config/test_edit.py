@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.config.edit import with_model, without_model
+from headrace.config.edit import moved, with_model, with_values, without_model
 from headrace.config.load import read_text
 from headrace.config.options import Config
 from headrace.config.reference import commented_file
@@ -60,3 +60,22 @@ def test_files_without_models_take_one(text: str) -> None:
 def test_what_is_no_configuration_is_refused() -> None:
     with pytest.raises(ConfigError):
         with_model("a: *b\n", "c", {})
+
+
+def test_in_another_folder_it_means_the_same() -> None:
+    text = "data_dir: data\ncache_dir: /c\nmodels:\n  a: {role: generator, engine: echo}\n" + (
+        "  b: {role: embedder, engine: onnx, source: 'file:b.onnx', python: env/bin/python}\n"
+        "server: {trace_file: t.jsonl}  # here\n"
+    )
+    found = moved(text, Path("/here"))
+    assert read_text(found, "f", Path("/there")) == read_text(text, "f", Path("/here"))
+    assert "cache_dir: /c\n" in found
+    assert "# here" in found
+    assert moved(TEXT, Path("/here")) == TEXT
+    assert moved("", Path("/here")) == with_values("", {})
+
+
+def test_line_ends_stay_as_they_are() -> None:
+    text = TEXT.replace("\n", "\r\n")
+    found = with_values(text, {("retrieval", "hits"): 9})
+    assert found == with_values(TEXT, {("retrieval", "hits"): 9}).replace("\n", "\r\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,12 @@ from headrace.evaluation.calibrating import (
 )
 from headrace.evaluation.format import Gold
 from headrace.evaluation.logistic import area_under_curve, fit, threshold_for
+from headrace.ingest.reindex import Places, Wanted, reindex
+from headrace.ingest.stamps import Cut
+from headrace.pipeline.answer import answer
 from headrace.pipeline.calibration import load
 from headrace.pipeline.support import Measures
-from headrace.types import Role
+from headrace.types import BULK, DoneEvent, Role
 
 
 def made(count: int, gap: float, *, rule: float = 1.0, seed: int = 0) -> list[Example]:
@@ -102,7 +106,7 @@ def test_what_the_rule_refuses_stays_refused_unless_it_refuses_too_much() -> Non
 
 def test_too_few_questions() -> None:
     with pytest.raises(BadRequest, match="3 questions with an answer and 3 without are too few"):
-        check_enough(made(3, 1.0))
+        check_enough(suite())
 
 
 def config(folder: Path) -> Config:
@@ -132,6 +136,24 @@ async def test_gold_passages_are_taken_out(tmp_path: Path) -> None:
     with_gold, without = found[0], found[1]
     assert with_gold.found.covered > without.found.covered
     assert with_gold.rule > without.rule
+
+
+async def test_an_embedder_that_is_not_the_configured_one(tmp_path: Path) -> None:
+    """After `reindex --embedder`, answers are judged by what the collection holds."""
+    gold = ((Gold(place="Keys"),),)
+    asked = suite(*(question(n, f"Who keeps the keys of gate {n}?", gold=gold) for n in range(25)))
+    given = config(tmp_path)
+    other = ModelOptions(role=Role.EMBEDDER, engine="echo", source="dimensions=32")
+    given = given.model_copy(update={"models": {**given.models, "other": other}})
+    async with handbook(given, tmp_path) as services:
+        cut = Cut("auto", given.ingest.chunk_tokens)
+        places = Places(services.collections, services.models, 4)
+        await reindex(places, "book", Wanted("other", cut, cut))
+        await calibrate(services, asked)
+        request = asked.request(asked.questions[0], asked.questions[0].text, BULK)
+        async with contextlib.aclosing(answer(services, request)) as events:
+            (done,) = [event async for event in events if isinstance(event, DoneEvent)]
+    assert not [what for what in done.skipped if what.startswith("calibration")]
 
 
 async def test_a_collection_is_calibrated(tmp_path: Path) -> None:

@@ -115,7 +115,8 @@ def test_only_shared_questions_count() -> None:
     a = report({"x": {"answers.f1": 1.0}, "y": {"answers.f1": 0.0}, "z": {"answers.f1": 0.0}})
     b = report({"w": {"answers.f1": 1.0}, "y": {"answers.f1": 1.0, "new": 1.0}})
     found = compare(a, b)
-    assert (found.shared, found.only) == (1, (2, 1))
+    assert (found.shared, found.only, found.same_suite) == (1, (2, 1), True)
+    assert not compare(a, replace(b, suite="other")).same_suite
     assert [(one.metric, one.n, one.difference) for one in found.differences] == [
         ("answers.f1", 1, 1.0)
     ]
@@ -164,9 +165,12 @@ def test_thresholds_of_the_suite() -> None:
             "time.total.p95": "<= 1000",
             "time.total.p99": "<= 980",
             "time.plan.p99": "<= 10",
+            "time.plan.index": ">= 0",
         },
     )
-    assert failed(now, None) == ["answers.exact", "time.total.p99", "time.plan.p99"]
+    assert failed(now, None) == [
+        *("answers.exact", "time.total.p99", "time.plan.p99", "time.plan.index")
+    ]
 
 
 def test_what_the_gate_cannot_judge_is_refused() -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import pytest
 
 from headrace.evaluation.format import Gold, Question
-from headrace.evaluation.gold import gold_of, matches, ranks
+from headrace.evaluation.gold import MOST_LOOKED_FOR, Seen, gold_of, nowhere, ranks
 from headrace.types import Hit, Span
 
 
 def hit(text: str = "", *path: str, source: str = "laws/civil.md", title: str = "民法典") -> Hit:
     return Hit(1, "d", source, title, path, Span(0, len(text)), text, 0.0, {})
+
+
+def is_gold(gold: Gold, hit: Hit) -> bool:
+    return Seen(hit).is_gold(gold)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +38,7 @@ def hit(text: str = "", *path: str, source: str = "laws/civil.md", title: str = 
 )
 def test_everything_given_must_hold(gold: Gold, found: bool) -> None:
     text = "自然人有经营能力，经登记为个体工商户。"
-    assert matches(gold, hit(text, "第二章", "第五十四条")) is found
+    assert is_gold(gold, hit(text, "第二章", "第五十四条")) is found
 
 
 @pytest.mark.parametrize(
@@ -49,13 +53,13 @@ def test_everything_given_must_hold(gold: Gold, found: bool) -> None:
 def test_a_place_is_not_the_beginning_of_another_number(
     place: str, title: str, found: bool
 ) -> None:
-    assert matches(Gold(place=place), hit("x", title)) is found
+    assert is_gold(Gold(place=place), hit("x", title)) is found
 
 
 @pytest.mark.parametrize("text", ["Term: penstock\nUnit: DN 900", "penstock | 压力管道 | A pipe"])
 def test_a_row_is_named_by_a_cell(text: str) -> None:
-    assert matches(Gold(place="penstock"), hit(text))
-    assert not matches(Gold(place="pen"), hit("Term: penstock"))
+    assert is_gold(Gold(place="penstock"), hit(text))
+    assert not is_gold(Gold(place="pen"), hit("Term: penstock"))
 
 
 def test_ranks_of_needs() -> None:
@@ -71,3 +75,24 @@ def test_ranks_of_needs() -> None:
     assert gold_of(question, hits) == [set(), {0, 2}, {1}, {0}]
     assert ranks(question, hits) == (2, 3, 2, 0)
     assert ranks(question, []) == (0, 0, 0, 0)
+
+
+def test_a_file_system_may_write_a_name_in_its_own_way() -> None:
+    assert is_gold(Gold(document="caf\u00e9.md"), hit(source="docs/cafe\u0301.md"))
+
+
+def test_what_is_nowhere_is_named() -> None:
+    hits = [hit("a keeper", "Keys"), hit("24 days", "Leave"), hit("x", title="税法")]
+    gold = {
+        "text": ((Gold(contains=("keeper",)),),),
+        "title": ((Gold(title="税法"),),),
+        "path": ((Gold(path=("民法典", "Leave")),),),
+        "other path": ((Gold(path=("税法", "Leave")),),),
+        "place": ((Gold(place="Kays"),),),
+        "any": ((Gold(place="Kays"), Gold(path=("Keys",))),),
+        "one of two": ((Gold(title="税法"),), (Gold(title="税收法"),)),
+    }
+    asked = [Question(id=name, text="?", gold=needs) for name, needs in gold.items()]
+    assert nowhere(asked, hits) == ["other path", "place", "one of two"]
+    many = [Question(id=str(n), text="?", gold=((Gold(place="Kays"),),)) for n in range(99)]
+    assert nowhere(many, hits) == [str(n) for n in range(MOST_LOOKED_FOR)]

@@ -9,7 +9,7 @@ import pytest
 from headrace.config.edit import with_values
 from headrace.config.load import read_text
 from headrace.config.options import Config
-from headrace.evaluation.levers import LEVERS, Change, scene
+from headrace.evaluation.levers import LEVERS, Change, others, scene
 
 WHOLE = """
 models:
@@ -76,3 +76,18 @@ def test_the_boldest_change_comes_first_and_none_goes_up() -> None:
     low = made("answer: {max_tokens: 10, prompt_tokens: 128}\nretrieval: {hits: 1}\n")
     for lever in ("token cap", "context size", "passages"):
         assert not changes(low, lever)
+
+
+def test_what_the_questions_say_themselves_is_no_lever() -> None:
+    config = made(WHOLE)
+    at = scene(config, "c", tuple(config.models), {"max_tokens": 9, "hits": 3})
+    named = {one.name: list(one.effective(at)) for one in LEVERS}
+    assert not named["token cap"]
+    assert not named["passages"]
+    assert named["stop rule"]
+    quoting = scene(config, "c", tuple(config.models), {"generate": "none"})
+    for name in ("token cap", "stop rule", "attention"):
+        assert not list(next(one for one in LEVERS if one.name == name).effective(quoting))
+    assert [name for _, name in others(at)] == ["smollm2", "big", "e5-late"]
+    assert [name for _, name in others(quoting)] == ["e5-late"]
+    assert not list(others(scene(made("answer: {generate: none}\n"), "c", tuple(config.models))))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -18,11 +20,12 @@ from headrace.evaluation.asking import ask
 from headrace.evaluation.format import Gold
 from headrace.evaluation.journal import FILE, Identity, Journal, Record
 from headrace.evaluation.output import write_all
-from headrace.evaluation.report import read
+from headrace.evaluation.report import read, summarise
 from headrace.evaluation.running import run_suite
 from headrace.types import Role
 
 IDENTITY = Identity("suite", "config", "1", "book", "today", 3)
+RECORDS = [Record(id=f"q{n}", timings={"total": 9.0}) for n in (1, 2, 3)]
 
 
 async def test_a_run_from_questions_to_report(fast: Config, tmp_path: Path) -> None:
@@ -70,6 +73,18 @@ async def test_a_run_from_questions_to_report(fast: Config, tmp_path: Path) -> N
         assert "</svg>" in (tmp_path / "out" / name).read_text(encoding="utf-8")
 
 
+async def test_gold_that_is_nowhere_is_a_mistake_of_the_suite(fast: Config, tmp_path: Path) -> None:
+    asked = suite(
+        *suite().questions,
+        question(4, "Who keeps the keys?", gold=((Gold(place="Kays"),),)),
+        question(5, "Zzyzx?", gold=((Gold(document="handbook.md", place="Leave"),),)),
+    )
+    async with handbook(fast, tmp_path) as services:
+        report = await run_suite(services, asked, tmp_path / "out")
+    (note,) = report.notes
+    assert note.startswith("no passage of the collection is the gold one of 1 questions (q4), so")
+
+
 async def test_a_reranker_has_a_stage_of_its_own(fast: Config, tmp_path: Path) -> None:
     defaults = fast.defaults.model_copy(update={"reranker": "echo-reranker"})
     config = fast.model_copy(update={"defaults": defaults})
@@ -99,7 +114,7 @@ async def test_nothing_is_asked_twice(
 
     async def counting(services, suite, question):  # type: ignore[no-untyped-def]
         asked.append(question.id)
-        if question.id == "q2" and asked.count("q2") == 1:
+        if asked == ["q1", "q1", "q2"]:
             raise StorageError("the disk is full")
         return await ask(services, suite, question)
 
@@ -108,10 +123,13 @@ async def test_nothing_is_asked_twice(
         with pytest.raises(StorageError):
             await run_suite(services, suite(), tmp_path / "out", concurrency=1)
         report = await run_suite(services, suite(), tmp_path / "out", concurrency=1)
-        assert asked == ["q1", "q2", "q2", "q3"]
+        # The first of each session is asked once before, for the models to be loaded.
+        assert asked == ["q1", "q1", "q2", "q2", "q2", "q3"]
         assert report.questions == 3
+        await run_suite(services, suite(), tmp_path / "out")
+        assert len(asked) == 6
         await run_suite(services, suite(), tmp_path / "out", fresh=True)
-        assert len(asked) == 7
+        assert len(asked) == 10
 
 
 async def test_states_are_not_mixed(fast: Config, tmp_path: Path) -> None:
@@ -119,7 +137,9 @@ async def test_states_are_not_mixed(fast: Config, tmp_path: Path) -> None:
     out = tmp_path / "out"
     async with handbook(fast, tmp_path) as services:
         await run_suite(services, suite(), out)
-        with pytest.raises(BadRequest, match=r"3 answers from before the suite changed.*--fresh"):
+        with pytest.raises(
+            BadRequest, match=r"3 answers from before the suite or its --limit changed.*--fresh"
+        ):
             await run_suite(services, suite(question(9, "?")), out)
         (tmp_path / "docs" / "new.md").write_text("# New\n\nNew words.\n", encoding="utf-8")
         await services.jobs.run("book", [tmp_path / "docs"])
@@ -129,6 +149,24 @@ async def test_states_are_not_mixed(fast: Config, tmp_path: Path) -> None:
         assert report.generation == 2
         with pytest.raises(UnknownCollection):
             await run_suite(services, replace(suite(), collection="none"), out)
+
+
+async def test_what_is_fitted_meanwhile_is_a_change_too(fast: Config, tmp_path: Path) -> None:
+    """Calibration and ranker change answers, and leave the collection's generation as it is."""
+    out = tmp_path / "out"
+    async with handbook(fast, tmp_path) as services:
+        folder = services.collections.open("book").folder
+
+        def calibrated(done: int, total: int) -> None:
+            (folder / "calibration.json").write_text("{}")
+
+        with pytest.raises(BadRequest, match=r"calibration or ranker changed during.*--fresh"):
+            await run_suite(services, suite(), out, progress=calibrated)
+        report = await run_suite(services, suite(), out, fresh=True)
+        assert report.questions == 3
+        (folder / "ranker.json").write_text("{}")
+        with pytest.raises(BadRequest, match="before the collection's calibration or ranker"):
+            await run_suite(services, suite(), out)
 
 
 async def test_a_change_during_the_run_stops_it(
@@ -174,7 +212,7 @@ async def test_a_broken_model_is_not_the_questions_fault(
     async with handbook(failing(fast, "arsenic"), tmp_path) as services:
         with pytest.raises(ModelFailed, match="10 questions in a row failed"):
             await run_suite(services, asked, tmp_path / "out")
-        identity = await running._identity(services, asked)
+        identity = await running.identity_of(services, asked)
     with Journal(tmp_path / "out", identity) as journal:
         assert journal.done() == set()
 
@@ -201,7 +239,41 @@ def test_a_damaged_journal_says_how_to_go_on(tmp_path: Path) -> None:
         assert journal.done() == set()
 
 
-@pytest.mark.parametrize("field", ["suite", "config_version", "program", "created", "generation"])
+@pytest.mark.parametrize("what", ["run", "records"])
+def test_a_journal_of_another_program_says_how_to_go_on(tmp_path: Path, what: str) -> None:
+    with Journal(tmp_path, IDENTITY) as journal:
+        journal.add(Record(id="a"))
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as db:
+        column = "identity" if what == "run" else "record"
+        db.execute(f"UPDATE {what} SET {column} = ?", (b'{"id": 3}',))
+    said = r"of another version of headrace .*--fresh"
+    with pytest.raises(StorageError, match=said), Journal(tmp_path, IDENTITY) as journal:
+        list(journal.records())
+
+
+def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(StorageError, match=r"out: File exists; .* give another --out"):
+        Journal(tmp_path / "out", IDENTITY)
+
+
+def test_every_time_of_a_threshold_is_shown(tmp_path: Path) -> None:
+    made = summarise(
+        Config(), suite(thresholds={"time.total.p95": "<= 1000"}), IDENTITY, RECORDS, 1, 1.0, "e"
+    )
+    write_all(made, tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| time.total.p95 | <= 1000 | 9.000 | yes |" in text
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".svg") == [
+        "questions.jsonl",
+        "report.json",
+        "report.md",
+    ]
+
+
+@pytest.mark.parametrize(
+    "field", ["suite", "config_version", "program", "created", "generation", "fitted", "machine"]
+)
 def test_every_part_of_the_identity_counts(tmp_path: Path, field: str) -> None:
     with Journal(tmp_path, IDENTITY):
         pass

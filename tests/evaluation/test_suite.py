@@ -107,6 +107,22 @@ def test_multiple_choice_as_oran_bench_writes_it(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "suite.yaml: is empty"),
+        ("name: s\ncollection: -_\n", "suite.yaml:2: -_ cannot be read as a number"),
+        (HEAD + "about: " + "1" * 5000 + "\n", "suite.yaml:3: 1111"),
+        (HEAD + 'about: "\\ud800"\n', "suite.yaml:3: holds half of a character"),
+        (HEAD + "access: []\nquestions: []\n", "suite.yaml:3: access: Expected `array` of length"),
+        (
+            HEAD + "questions:\n  - {id: a, text: b, gold: [{place: ' '}]}\n",
+            "question 'a': gold: an entry names no passage, or holds an empty text",
+        ),
+        (
+            HEAD + "questions:\n  - {id: a, text: b, gold: [{title: T, contains: ['']}]}\n",
+            "question 'a': gold: an entry names no passage, or holds an empty text",
+        ),
+        (
+            HEAD + "answer:\n  hits: -5\nquestions: [{id: a, text: b}]\n",
+            "suite.yaml:4: answer.hits: must be",
+        ),
         ("- a\n", "suite.yaml:1: must be a mapping"),
         ("name: [\n", "suite.yaml:2:"),
         (HEAD, "suite.yaml: Object missing required field `questions`"),
@@ -180,6 +196,7 @@ def test_what_is_wrong_is_named(
         (b'{"text": ["x"]}', "q.jsonl:2: text: Expected `str`, got `array`"),
         (b'["x"]', "q.jsonl:2: text: there is no field 'text'"),
         (b"[" * 100_000, "q.jsonl:2: is not JSON"),
+        (b'{"text": "a\\ud800"}', "q.jsonl:2: question 'q-2': holds half of a character"),
         (b'{"text": "' + b"x" * 30_000 + b'"}', "q.jsonl:2: question 'q-2': text: has 30000 char"),
     ],
 )
@@ -187,6 +204,39 @@ def test_a_bad_line_is_named(tmp_path: Path, line: bytes, message: str) -> None:
     (tmp_path / "q.jsonl").write_bytes(b'{"text": "fine"}\n' + line + b"\n")
     text = HEAD + "kinds: [answers]\nquestions: {file: q.jsonl}\n"
     assert message in refused(tmp_path, text)
+
+
+def test_a_place_in_an_array_may_hold_what_some_lack(tmp_path: Path) -> None:
+    lines = [["Who?", "me", True], ["What?", None, False], ["Where?"]]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    text = (
+        HEAD
+        + "kinds: [answers]\n"
+        + ("questions: {file: q.jsonl, text: 0, answers: 1, answerable: 2}\n")
+    )
+    found = load_suite(written(tmp_path, text)).questions
+    assert [(q.answers, q.answerable) for q in found] == [(("me",), True), ((), False), ((), None)]
+
+
+@pytest.mark.parametrize("part", ["gold", "answers", "answerable", "history"])
+def test_a_field_that_no_entry_has_is_a_mistake(tmp_path: Path, part: str) -> None:
+    (tmp_path / "q.jsonl").write_bytes(b'{"text": "Who?", "anwser": "me"}\n')
+    text = HEAD + f"kinds: [answers]\nquestions: {{file: q.jsonl, {part}: answer}}\n"
+    message = f"q.jsonl:1: {part}: there is no field 'answer'; the entry has fields text, anwser"
+    assert message in refused(tmp_path, text)
+
+
+@pytest.mark.parametrize("value", ["2024-13-45", "1" * 5000, "-_"])
+def test_what_a_yaml_file_cannot_mean_is_refused(tmp_path: Path, value: str) -> None:
+    (tmp_path / "q.yaml").write_text(f"- {{text: Who?, id: {value}}}\n", encoding="utf-8")
+    assert "q.yaml: is not YAML: " in refused(tmp_path, HEAD + "questions: {file: q.yaml}\n")
+
+
+def test_a_number_of_an_option_that_is_none(tmp_path: Path) -> None:
+    line = json.dumps({"text": "Who?", "c": ["a", "b"], "k": "1" * 5000})
+    (tmp_path / "q.jsonl").write_text(line, encoding="utf-8")
+    text = HEAD + "kinds: [choice]\nquestions: {file: q.jsonl, choices: c, correct: k}\n"
+    assert "q.jsonl:1: correct: '1111" in refused(tmp_path, text)
 
 
 def test_a_huge_suite_is_refused(tmp_path: Path) -> None:

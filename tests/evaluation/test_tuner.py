@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 from tests.evaluation.evaluating import HANDBOOK, question, suite
 
 from headrace.app import application
 from headrace.cli.tune import Start, milliseconds
 from headrace.config.options import Config
-from headrace.errors import BadRequest
+from headrace.errors import BadRequest, StorageError
 from headrace.evaluation.format import Gold
-from headrace.evaluation.journal import Record
+from headrace.evaluation.journal import Identity, Record
 from headrace.evaluation.levers import Change, Lever, Scene
 from headrace.evaluation.metrics import Metric
-from headrace.evaluation.trial import Laboratory
-from headrace.evaluation.tuned_files import CONFIG, EVIDENCE, write_tuned
-from headrace.evaluation.tuner import SAMPLE, Tuned, Tuner, slow_half, worse_than
+from headrace.evaluation.report import Times
+from headrace.evaluation.running import identity_of
+from headrace.evaluation.trial import Laboratory, _ratio
+from headrace.evaluation.tuned_files import CONFIG, DATA, EVIDENCE, earlier, write_tuned
+from headrace.evaluation.tuner import SAMPLE, Side, Tuned, Tuner, slow_half, worse_than
 from headrace.serving.hosting import model_host
 from headrace.serving.pool import Pool
 
@@ -67,7 +71,11 @@ INVALID = lever("invalid", {("answer", "max_tokens"): -1})
 
 
 async def tuned(
-    folder: Path, levers: Sequence[Lever], target_ms: float = 1, seconds: float = 600
+    folder: Path,
+    levers: Sequence[Lever],
+    target_ms: float = 1,
+    seconds: float = 600,
+    tell: Callable[[Tuned], None] = lambda found: None,
 ) -> Tuned:
     start = Start(f"data_dir: {folder / 'data'}\ncache_dir: {folder / 'cache'}\n{TEXT}", None)
     config = start.apply({})
@@ -77,13 +85,21 @@ async def tuned(
         services = await stack.enter_async_context(application(config, host))
         await services.jobs.run("book", [folder / "handbook.md"])
         assert isinstance(host.models, Pool)
+        identity = await identity_of(services, ASKED)
+
+        def told(found: Tuned) -> None:
+            write_tuned(found, start.text, folder / "out")
+            tell(found)
+
         tuner = Tuner(
             Laboratory(services, host.models.configure, ASKED),
             start.apply,
             target_ms=target_ms,
             seconds=seconds,
             levers=levers,
-            tell=lambda found: write_tuned(found, start.text, folder / "out"),
+            identity=identity,
+            earlier=earlier(folder / "out", identity),
+            tell=told,
         )
         async with asyncio.timeout(120):
             found = await tuner.run()
@@ -127,6 +143,43 @@ async def test_a_model_with_other_options_is_tried_as_a_twin(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+async def test_a_run_that_was_stopped_goes_on_after_its_last_trial(tmp_path: Path) -> None:
+    def stop(found: Tuned) -> None:
+        if len(found.evidence) == 3:
+            raise asyncio.CancelledError
+
+    levers = [CAP, INVALID, MODEL, SLOWER]
+    with pytest.raises(asyncio.CancelledError):
+        await tuned(tmp_path, levers, tell=stop)
+    kept = (tmp_path / "out" / DATA).read_bytes()
+    told: list[Tuned] = []
+    found = await tuned(tmp_path, levers, tell=told.append)
+    assert [one.lever for one in found.evidence] == ["cap", "cap", "invalid", "model", "slower"]
+    assert [len(one.evidence) for one in told] == [4, 5]  # nothing of before is tried, or lost
+    assert msgspec.json.decode(kept, type=Tuned).evidence == found.evidence[:3]
+    assert "max_tokens" in found.evidence[2].why
+    again = await tuned(tmp_path, levers, tell=told.append)
+    assert (again.values, again.evidence) == (found.values, found.evidence)
+    assert len(told) == 2
+    assert again.checked
+
+
+async def test_trials_of_another_state_are_not_taken(tmp_path: Path) -> None:
+    times = Times(1, 1.0, 1.0)
+    side = Side(times, {})
+    identity = Identity("suite", "config", "1", "book", "today", 3, machine="here")
+    made = Tuned(1.0, side, side, (), (), 1, 1, 1.0, identity=identity)
+    write_tuned(made, TEXT, tmp_path)
+    assert earlier(tmp_path, identity) == made
+    assert earlier(tmp_path / "none", identity) is None
+    with pytest.raises(BadRequest, match=r"before the machine changed.*--fresh"):
+        earlier(tmp_path, replace(identity, machine="there"))
+    (tmp_path / DATA).write_text("{}")
+    with pytest.raises(StorageError, match="--fresh"):
+        earlier(tmp_path, identity)
+
+
+@pytest.mark.slow
 async def test_it_ends_when_the_target_is_reached_or_the_time_is_over(tmp_path: Path) -> None:
     enough = await tuned(tmp_path, [MODEL], target_ms=1e6)
     assert enough.reached
@@ -135,6 +188,14 @@ async def test_it_ends_when_the_target_is_reached_or_the_time_is_over(tmp_path: 
     late = await tuned(tmp_path, [MODEL], seconds=0.001)
     assert "time" in late.ended
     assert not late.values
+
+
+def test_questions_that_fail_decide_nothing_by_their_time() -> None:
+    fails = float("inf")
+    assert _ratio({"a": 10.0, "b": 30.0}, {"a": 5.0, "b": 15.0}) == 0.5
+    assert _ratio({"a": 10.0, "b": fails}, {"a": 5.0, "b": 7.0}) == 0.5
+    assert _ratio({"a": 10.0, "b": 10.0}, {"a": 1.0, "b": fails}) == fails
+    assert _ratio({"a": fails}, {"a": 1.0}) == fails
 
 
 def test_a_trial_asks_the_slower_half() -> None:

@@ -355,7 +355,7 @@ async def main():
     tell = lambda now: print(now.files_done, flush=True)
     cut = Cut("auto", 400)
     wanted = Wanted("small", cut, cut)
-    await reindex(Places(collections, models, 4), "default", wanted, progress=tell)
+    await reindex(Places(collections, models, 4), "default", wanted, progress=tell, anew=True)
 
 asyncio.run(main())
 """

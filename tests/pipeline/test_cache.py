@@ -180,6 +180,21 @@ async def test_the_second_time_is_a_hit_and_says_so(services: Services) -> None:
     assert done(second).usage.total_tokens == 0
 
 
+@pytest.mark.parametrize("name", ["calibration.json", "ranker.json"])
+async def test_what_is_fitted_counts_from_the_next_question_on(
+    services: Services, name: str
+) -> None:
+    await ask(services, request())
+    assert done(await ask(services, request())).cached is not None
+    file = index(services).folder / name
+    for content in ("{}", "{ }"):  # damaged, so that answers are as before, but for `skipped`
+        file.write_text(content)
+        assert done(await ask(services, request())).cached is None
+    file.unlink()
+    assert done(await ask(services, request())).cached is None
+    assert done(await ask(services, request())).cached is not None
+
+
 async def test_off_by_default_and_by_request(services: Services) -> None:
     plain = replace(services, config=services.config.model_copy(update={"cache": CacheOptions()}))
     for asker, asked in (
@@ -225,6 +240,7 @@ def test_every_field_of_a_request_counts() -> None:
         assert scope(other, state, "v", "f") != one, name
     assert scope(request(), State("t", 2), "v", "f") != one
     assert scope(request(), State("u", 1), "v", "f") != one
+    assert scope(request(), State("t", 1, "fitted"), "v", "f") != one
     assert scope(request(), state, "w", "f") != one
     assert scope(request(), state, "v", "g") != one
     assert scope(request(call=Call(deadline=1.0, cycle="c")), state, "v", "f") == one

@@ -63,6 +63,15 @@ async def test_with_time_all_are_scored(call: Call) -> None:
     assert paces.usual("score r") is not None
 
 
+@pytest.mark.parametrize("call", [USER, soon(600)])
+async def test_where_nothing_was_found_nothing_is_scored(call: Call) -> None:
+    """One of several queries may find nothing, by words alone."""
+    models, paces = Reranker(), Paces()
+    assert await order(models, 0, call, paces) == ([], ())
+    assert models.asked == []
+    assert paces.usual("score r") is None
+
+
 async def test_what_does_not_fit_keeps_its_order_below() -> None:
     paces = Paces()
     paces.note("score r", 1.0)

@@ -123,9 +123,10 @@ async def _run(
                 )
     except BaseException:
         if answered:
+            again = "the same command" + (" without --fresh" if fresh else "")
             console.print(
                 f"stopped: {answered} of {len(suite.questions)} questions are answered and kept in "
-                f"{folder}; the same command goes on"
+                f"{folder}; {again} goes on"
             )
         raise
     await asyncio.to_thread(write_all, report, folder)
@@ -142,6 +143,8 @@ def _print(report: Report, folder: Path) -> None:
             f"{report.questions} questions, {report.concurrency} at once: "
             f"p50 {total.p50:.0f} ms, p95 {total.p95:.0f} ms"
         )
+    for note in report.notes:
+        terminal.err().print(terminal.styled(("note: ", "bold"), note))
     console.print(f"report: {folder / 'report.md'}")
 
 
@@ -161,7 +164,10 @@ def compare(
             {
                 "shared": found.shared,
                 "only": found.only,
-                "differences": [one._asdict() | {"verdict": one.verdict} for one in found[0]],
+                "same_suite": found.same_suite,
+                "differences": [
+                    one._asdict() | {"verdict": one.verdict} for one in found.differences
+                ],
             }
         )
         return
@@ -186,6 +192,11 @@ def compare(
         f"{found.shared} questions in both, {found.only[0]} only in A, {found.only[1]} only in B; "
         f"paired randomisation test at {LEVEL:.0%}, corrected for the metrics that differ"
     )
+    if not found.same_suite:
+        terminal.err().print(
+            "the suite was another one in B: differences may come from other gold passages or "
+            "settings of the answers"
+        )
 
 
 @app.command()

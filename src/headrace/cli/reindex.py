@@ -63,7 +63,12 @@ def reindex(
         typer.Option("--suite", metavar="FILE", help="Compare both on its questions first."),
     ] = None,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Switch even if the suite says that it is worse.")
+        bool,
+        typer.Option(
+            "--anyway",
+            help="Switch even if the suite says that it is worse, and make it anew even if it is "
+            "like this already.",
+        ),
     ] = False,
     back: Annotated[
         bool, typer.Option("--back", help="Switch to the index that was in use before.")
@@ -89,17 +94,16 @@ def reindex(
     if not back:
         fetch_for_question(loaded, name, [wanted])
     cut = _configured(loaded, name)
-    cut = cut._replace(
-        chunker=cut.chunker if chunker is None else chunker.value,
-        chunk_tokens=chunk_tokens or cut.chunk_tokens,
-    )
+    if chunker is not None:
+        cut = cut._replace(chunker=chunker.value)
+    cut = cut._replace(chunk_tokens=chunk_tokens or cut.chunk_tokens)
     questions = None if suite is None else _suite(suite, name)
     done, measured = run(_reindex(loaded, name, wanted, cut, back, questions, anyway))
     if json:
         terminal.emit_json({"reindexed": done, "compared": measured})
     else:
         _print(done, measured)
-    if not done.switched:
+    if not done.switched and done.before != done.after:
         raise typer.Exit(1)
 
 
@@ -152,7 +156,7 @@ async def _reindex(
                 return await go_back(places, name, configured, progress=show), measured
             wanted = Wanted(embedder, cut, configured)
             hook = None if suite is None else _comparing(services, suite, anyway, measured)
-            done = await reindex(places, name, wanted, progress=show, compare=hook)
+            done = await reindex(places, name, wanted, progress=show, compare=hook, anew=anyway)
             return done, measured
 
 
@@ -205,6 +209,12 @@ def _print(done: Reindexed, measured: list[dict[str, Any]]) -> None:
             for one in measured
         ]
         console.print(terminal.columns(head, rows))
+    if done.before == done.after and not done.switched:
+        console.print(
+            f"{done.collection} is {_describe(done.after)} already; nothing was done (--anyway "
+            "makes it anew)"
+        )
+        return
     console.print(f"{done.collection}: {_describe(done.before)} -> {_describe(done.after)}")
     console.print(
         f"{done.documents} documents, {done.chunks} passages, {done.embedded} embedded, "

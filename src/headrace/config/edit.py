@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
+from headrace.config.load import read_text
 from headrace.config.yaml import parse
 
 
@@ -22,7 +24,7 @@ def with_model(text: str, name: str, options: Mapping[str, Any]) -> str:
     if not isinstance(document.get("models"), CommentedMap):
         document["models"] = CommentedMap()
     document["models"][name] = CommentedMap(options)
-    return _dumped(document)
+    return _dumped(document, text)
 
 
 def without_model(text: str, name: str) -> str | None:
@@ -32,7 +34,7 @@ def without_model(text: str, name: str) -> str | None:
     if not isinstance(models, CommentedMap) or name not in models:
         return None
     del models[name]
-    return _dumped(document)
+    return _dumped(document, text)
 
 
 def with_values(text: str, values: Mapping[tuple[str, ...], Any]) -> str:
@@ -46,7 +48,36 @@ def with_values(text: str, values: Mapping[tuple[str, ...], Any]) -> str:
                 section[name] = CommentedMap()
             section = section[name]
         section[path[-1]] = value
-    return _dumped(document)
+    return _dumped(document, text)
+
+
+def moved(text: str, base: Path) -> str:
+    """`text` for a file in another folder: relative paths still start at `base`. Raises
+    `ConfigError`."""
+    given, _ = parse(text, "the configuration file")
+    config = read_text(text, "the configuration file", base)
+    found: dict[tuple[str, ...], object] = {
+        ("data_dir",): config.data_dir,
+        ("cache_dir",): config.cache_dir,
+        ("server", "trace_file"): config.server.trace_file,
+    }
+    for name, model in config.models.items():
+        found[("models", name, "source")] = model.source
+        found[("models", name, "python")] = model.python
+    return with_values(
+        text,
+        {
+            path: str(now)
+            for path, now in found.items()
+            if (_at(given, path) or str(now)) != str(now)
+        },
+    )
+
+
+def _at(given: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        given = given.get(name) if isinstance(given, Mapping) else None
+    return given
 
 
 def _yaml() -> YAML:
@@ -69,7 +100,9 @@ def _document(text: str) -> CommentedMap:
     return empty
 
 
-def _dumped(document: CommentedMap) -> str:
+def _dumped(document: CommentedMap, before: str) -> str:
+    """With the line ends that the text had before."""
     out = io.StringIO()
     _yaml().dump(document, out)
-    return out.getvalue()
+    text = out.getvalue().replace("\r\n", "\n")
+    return text.replace("\n", "\r\n") if "\r\n" in before else text

@@ -75,24 +75,32 @@ def adjusted(config: Config, environment: Mapping[str, str]) -> Config:
 
 def read_file(path: Path) -> Config:
     """The configuration in one file. Raises `ConfigError`."""
+    return read_text(file_text(path), str(path), path.absolute().parent)
+
+
+def file_text(path: Path) -> str:
+    """What a configuration file holds. Raises `ConfigError`."""
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    return read_bytes(raw, str(path), path.absolute().parent)
+    return _decoded(raw, str(path))
 
 
 def read_bytes(raw: bytes, name: str, base: Path) -> Config:
     """The configuration in a file's content; see `read_text`. Raises `ConfigError`."""
+    return read_text(_decoded(raw, name), name, base)
+
+
+def _decoded(raw: bytes, name: str) -> str:
     if len(raw) > MAX_BYTES:
         raise ConfigError(f"{name}: is larger than {MAX_BYTES // 1024} KiB; is it the right file?")
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{name}:{line}: is not UTF-8; save the file as UTF-8") from error
-    return read_text(text, name, base)
 
 
 def read_text(text: str, name: str, base: Path) -> Config:

@@ -120,12 +120,30 @@ class _Reader:
             return None
         if kind == "bool":
             return bool(self._constructor.construct_yaml_bool(node))
-        if kind == "int":
-            return int(self._constructor.construct_yaml_int(node))
-        if kind == "float":
-            number = float(self._constructor.construct_yaml_float(node))
-            if math.isfinite(number):
-                return number
+        if kind in ("int", "float"):
+            return self._number(node, kind)
+        text = str(node.value)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
             line = node.start_mark.line + 1
-            raise ConfigError(f"{self.name}:{line}: {node.value} is not a finite number")
-        return str(node.value)
+            raise ConfigError(
+                f"{self.name}:{line}: holds half of a character (an escape such as \\ud800); write "
+                "the character itself"
+            ) from error
+        return text
+
+    def _number(self, node: ScalarNode, kind: str) -> int | float:
+        """The resolver takes more for numbers than can be read: `-_`, `._`, 5,000 digits."""
+        line, shown = node.start_mark.line + 1, str(node.value)[:40]
+        try:
+            if kind == "int":
+                return int(self._constructor.construct_yaml_int(node))
+            number = float(self._constructor.construct_yaml_float(node))
+        except ValueError as error:
+            raise ConfigError(
+                f"{self.name}:{line}: {shown} cannot be read as a number; put a text into quotes"
+            ) from error
+        if not math.isfinite(number):
+            raise ConfigError(f"{self.name}:{line}: {shown} is not a finite number")
+        return number

@@ -28,6 +28,7 @@ from headrace.pipeline.plan import Plan, cycle_call, make_plan
 from headrace.pipeline.relevance import by_rule
 from headrace.pipeline.services import Services
 from headrace.pipeline.support import FIRST, NAMES, Measures, measures
+from headrace.retrieval.collections import held_embedder
 from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.retrieval.search import search_many
 from headrace.types import BULK, Hit
@@ -64,13 +65,9 @@ async def examples(
 ) -> list[Example]:
     """What is found for the suite's questions; empty ones, and those of which it does not say
     whether they have an answer, are left out. Raises what the search raises."""
-    index = await asyncio.to_thread(services.collections.open, suite.collection)
+    index, held = await asyncio.to_thread(services.collections.opened, suite.collection)
     made: list[Example] = []
-    numbered = [
-        (number, question)
-        for number, question in enumerate(suite.questions)
-        if question.has_answer is not None and any(map(str.isalnum, question.text))
-    ]
+    numbered = usable(suite)
     for start in range(0, len(numbered), AT_ONCE):
         some = numbered[start : start + AT_ONCE]
         plans = [
@@ -78,11 +75,21 @@ async def examples(
             for _, question in some
         ]
         lists = await _found(services, suite, index, plans)
-        embedder = services.config.models[plans[0].embedder]
+        name = await held_embedder(services.models, held, plans[0].embedder)
+        embedder = services.config.models[name]
         made += await asyncio.to_thread(_examples, index, some, plans, lists, embedder)
         if progress is not None:
             progress(some[-1][0] + 1, len(suite.questions))
     return made
+
+
+def usable(suite: Suite) -> list[tuple[int, Question]]:
+    """The questions that say something, with their places in the suite."""
+    return [
+        (number, question)
+        for number, question in enumerate(suite.questions)
+        if question.has_answer is not None and any(map(str.isalnum, question.text))
+    ]
 
 
 async def _found(
@@ -189,10 +196,11 @@ def fitted(data: Data, may_be_refused: float = REFUSED) -> tuple[Judge, float]:
     return judge_of(data, may_be_refused), threshold_for(scores, may_be_refused)
 
 
-def check_enough(given: Sequence[Example]) -> None:
-    """Raises `BadRequest` if there are too few examples of either kind."""
-    with_answer = sum(example.answerable for example in given)
-    without = len(given) - with_answer
+def check_enough(suite: Suite) -> None:
+    """Raises `BadRequest` if the questions make too few examples of either kind."""
+    questions = [question for _, question in usable(suite)]
+    with_answer = sum(bool(question.has_answer) for question in questions)
+    without = sum(not question.has_answer or bool(question.gold) for question in questions)
     if min(with_answer, without) < FEWEST:
         raise BadRequest(
             f"{with_answer} questions with an answer and {without} without are too few: at least "
@@ -230,17 +238,15 @@ async def calibrate(
 ) -> Calibration:
     """Fit a collection's judge to a suite, and keep it in the collection's folder. Raises
     `BadRequest` for too few questions, `StorageError`, and what the search raises."""
-    given = await examples(services, suite, progress)
-    check_enough(given)
-    data = arrays(given)
+    check_enough(suite)
+    index, held = await asyncio.to_thread(services.collections.opened, suite.collection)
+    data = arrays(await examples(services, suite, progress))
     judge, threshold = await asyncio.to_thread(fitted, data, may_be_refused)
-    options = services.config.collection(suite.collection)
-    embedder = options.embedder or services.config.defaults.embedder
     weights = zip(NAMES, judge.fit.weights.tolist(), strict=True)
     made = Calibration(
         version=VERSION,
-        embedder=(await services.models.info(embedder)).fingerprint,
-        reranker=options.reranker,
+        embedder=held.fingerprint,
+        reranker=services.config.collection(suite.collection).reranker,
         weights={name: weight for name, weight in weights if weight},
         bias=judge.fit.bias,
         within_rule=judge.within_rule,
@@ -249,6 +255,5 @@ async def calibrate(
         suite=suite.name,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    index = await asyncio.to_thread(services.collections.open, suite.collection)
     await asyncio.to_thread(save, index.folder, made)
     return made

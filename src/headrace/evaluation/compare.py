@@ -53,11 +53,13 @@ class Difference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """`only` counts questions that just one of the two has."""
+    """`only` counts questions that just one of the two has. Without `same_suite`, the two were not
+    judged by the same: another gold, other settings of the answers, or only other questions."""
 
     differences: list[Difference]
     shared: int
     only: tuple[int, int]
+    same_suite: bool
 
 
 def compare(a: Report, b: Report) -> Comparison:
@@ -92,6 +94,7 @@ def compare(a: Report, b: Report) -> Comparison:
         [one._replace(holm=corrected.get(one.metric, 1.0)) for one in found],
         len(shared),
         (len(left) - len(shared), len(right) - len(shared)),
+        a.suite == b.suite,
     )
 
 

@@ -132,7 +132,7 @@ class SuiteFile(Strict, frozen=True, kw_only=True):
     questions: tuple[Inline, ...] | QuestionFile
     about: str = ""
     kinds: Annotated[tuple[Kind, ...], Meta(min_length=1)] = ("retrieval",)
-    access: tuple[str, ...] = tuple(ALL_ACCESS)
+    access: Annotated[tuple[str, ...], Meta(min_length=1)] = tuple(ALL_ACCESS)
     gold: Literal["all", "any"] = "all"
     incomplete: Literal["refuse", "ask"] = "refuse"
     answer: dict[str, Any] = {}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from headrace.errors import BadRequest
 from headrace.evaluation.metrics import LOWER_IS_BETTER
-from headrace.evaluation.report import Report
+from headrace.evaluation.report import Report, Times
 
 TOLERANCE = 0.01
 """How much worse a mean may be than the baseline's; processors differ in their last digits."""
@@ -32,7 +32,7 @@ def gate(report: Report, baseline: Report | None, tolerance: float = TOLERANCE) 
     `tolerance`. 3. A metric that is absent now fails. Raises `BadRequest` if there is nothing to
     check, or the baseline is of another suite: its numbers would say nothing."""
     checks = [
-        Check(name, threshold, _value(report, name), met(report, name, threshold))
+        Check(name, threshold, value_of(report, name), met(report, name, threshold))
         for name, threshold in report.thresholds.items()
     ]
     if baseline is not None:
@@ -52,7 +52,7 @@ def gate(report: Report, baseline: Report | None, tolerance: float = TOLERANCE) 
 
 def _against(report: Report, baseline: Report, tolerance: float) -> Iterator[Check]:
     for name, before in baseline.metrics.items():
-        now = _value(report, name)
+        now = value_of(report, name)
         if name in LOWER_IS_BETTER:
             limit, op = before.value + tolerance, "<="
             ok = now is not None and now <= limit
@@ -64,18 +64,20 @@ def _against(report: Report, baseline: Report, tolerance: float) -> Iterator[Che
 
 def met(report: Report, name: str, threshold: str) -> bool:
     """Whether a threshold (`>= 0.57`) is met; it is not if its metric is absent."""
-    value, found = _value(report, name), _THRESHOLD.match(threshold)
+    value, found = value_of(report, name), _THRESHOLD.match(threshold)
     if value is None or found is None:
         return False
     return value >= float(found[2]) if found[1] == ">=" else value <= float(found[2])
 
 
-def _value(report: Report, name: str) -> float | None:
+def value_of(report: Report, name: str) -> float | None:
     """A metric, or a time in milliseconds: `time.total.p95`."""
     if name.startswith("time."):
         stage, _, which = name.removeprefix("time.").rpartition(".")
         found = report.times.get(stage)
-        value: float | None = getattr(found, which, None)
+        value: float | None = (
+            getattr(found, which, None) if which in Times.__struct_fields__ else None
+        )
         return value
     metric = report.metrics.get(name)
     return None if metric is None else metric.value

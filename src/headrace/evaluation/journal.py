@@ -34,16 +34,28 @@ class Identity(msgspec.Struct, frozen=True):
     collection: str
     created: str  # of the collection: one made anew counts its generations from the start
     generation: int
+    fitted: str = ""
+    machine: str = ""  # where times are measured
+
+    def changes(self, now: Identity) -> str:
+        """What is another one now, in words."""
+        names = [name for name in _WORDS if getattr(self, name) != getattr(now, name)]
+        return " and ".join(_WORDS[name] for name in names)
 
 
 _WORDS = {
-    "suite": "the suite",
+    "suite": "the suite or its --limit",
     "config_version": "the configuration",
     "program": "the version of headrace",
     "collection": "the collection",
     "created": "the collection (it was made anew)",
     "generation": "the collection's content",
+    "fitted": "the collection's calibration or ranker",
+    "machine": "the machine",
 }
+
+OTHER_FOLDER = "free some space, make it writable, or give another --out"
+"""What to do about a folder that cannot be written."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,14 +93,12 @@ class Journal:
         self.path = folder / FILE
         self._stack = contextlib.ExitStack()
         self._lock = Lock()
-        with translated(folder):
-            folder.mkdir(parents=True, exist_ok=True)
         try:
-            self._stack.enter_context(_alone(folder))
-            if fresh:
-                for suffix in ("", "-wal", "-shm"):
-                    Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+            self._stack.enter_context(alone(folder))
             with _readable(self.path):
+                if fresh:
+                    for suffix in ("", "-wal", "-shm"):
+                        Path(f"{self.path}{suffix}").unlink(missing_ok=True)
                 self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
                 self._stack.callback(self._db.close)
                 self._db.execute("PRAGMA journal_mode=WAL")
@@ -131,8 +141,8 @@ class Journal:
     def records(self) -> Iterator[Record]:
         with _readable(self.path):
             rows = self._db.execute("SELECT record FROM records ORDER BY id").fetchall()
-        for (raw,) in rows:
-            yield msgspec.json.decode(raw, type=Record)
+            for (raw,) in rows:
+                yield msgspec.json.decode(raw, type=Record)
 
     def _check(self, identity: Identity) -> None:
         with _readable(self.path):
@@ -140,25 +150,26 @@ class Journal:
             if found is None:
                 self._db.execute("INSERT INTO run VALUES (?)", (msgspec.json.encode(identity),))
                 return
-        before = msgspec.json.decode(found[0], type=Identity)
-        changed = [
-            words
-            for name, words in _WORDS.items()
-            if getattr(before, name) != getattr(identity, name)
-        ]
+            before = msgspec.json.decode(found[0], type=Identity)
+        changed = before.changes(identity)
         if changed:
             raise BadRequest(
-                f"{self.path} holds {len(self.done())} answers from before {' and '.join(changed)} "
-                "changed, and results of two states must not be mixed: --fresh begins anew, "
-                "another --out keeps both"
+                f"{self.path} holds {len(self.done())} answers from before {changed} changed, and "
+                "results of two states must not be mixed: --fresh begins anew, another --out keeps "
+                "both"
             )
 
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    with translated(path):
+    with translated(path, OTHER_FOLDER):
         try:
             yield
+        except msgspec.DecodeError as error:
+            raise StorageError(
+                f"{path} is damaged, or of another version of headrace ({error}); --fresh begins "
+                "the evaluation anew"
+            ) from error
         except sqlite3.DatabaseError as error:
             if error.sqlite_errorname.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
                 raise StorageError(
@@ -168,8 +179,13 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
+    """The folder of a run, made if it is not there, for this process alone. Raises `Busy`, and
+    `StorageError` where it cannot be written."""
     with contextlib.ExitStack() as stack:
+        with translated(folder, OTHER_FOLDER):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / LOCK).touch()
         try:
             stack.enter_context(exclusive(folder / LOCK))
         except Busy as error:

@@ -9,6 +9,7 @@ is tried.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 from headrace.config.answering import AnswerOptions, RetrievalOptions
@@ -35,12 +36,13 @@ class Change(NamedTuple):
 
 class Scene(NamedTuple):
     """A configuration as one collection sees it. `models` are those that may be tried in place of
-    the ones in use."""
+    the ones in use; `given` is what every question says itself, whatever the configuration is."""
 
     config: Config
     name: str
     options: CollectionOptions
     models: tuple[str, ...]
+    given: Mapping[str, Any]
 
     @property
     def answer(self) -> AnswerOptions:
@@ -71,7 +73,8 @@ class Scene(NamedTuple):
 
     @property
     def writes(self) -> bool:
-        return self.in_use(Role.GENERATOR) is not None and self.answer.generate != "none"
+        generate = self.given.get("generate") or self.answer.generate
+        return self.in_use(Role.GENERATOR) is not None and generate != "none"
 
 
 class Lever(NamedTuple):
@@ -81,9 +84,20 @@ class Lever(NamedTuple):
     harms: str
     changes: Callable[[Scene], Iterator[Change]]
 
+    def effective(self, at: Scene) -> Iterator[Change]:
+        """The changes of something that the questions do not say themselves."""
+        for change in self.changes(at):
+            if not any(path[-1] in at.given for path in change.values):
+                yield change
 
-def scene(config: Config, collection: str, models: tuple[str, ...] = ()) -> Scene:
-    return Scene(config, collection, config.collection(collection), models)
+
+def scene(
+    config: Config,
+    collection: str,
+    models: tuple[str, ...] = (),
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> Scene:
+    return Scene(config, collection, config.collection(collection), models, given)
 
 
 def _one(path: Path, before: object, after: object) -> Change:
@@ -195,14 +209,20 @@ def _precision(at: Scene) -> Iterator[Change]:
             yield _of_model(at, name, "precision", model.precision, "int8")
 
 
-def _other_model(at: Scene) -> Iterator[Change]:
+def others(at: Scene) -> Iterator[tuple[Role, str]]:
+    """The models that may take the place of one in use. Another embedder is none: the vectors of
+    the collection would have to be made anew."""
     for role in (Role.GENERATOR, Role.RERANKER):
         before = at.in_use(role)
         if before and (role is not Role.GENERATOR or at.writes):
             for name in at.models:
-                model = at.config.models[name]
-                if name != before and model.role is role:
-                    yield _one(at.model(role), before, name)
+                if name != before and at.config.models[name].role is role:
+                    yield role, name
+
+
+def _other_model(at: Scene) -> Iterator[Change]:
+    for role, name in others(at):
+        yield _one(at.model(role), at.in_use(role), name)
 
 
 def _attention(at: Scene) -> Iterator[Change]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from headrace.evaluation.gate import met
+from headrace.evaluation.gate import met, value_of
 from headrace.evaluation.metrics import CUTOFFS, STAGES
 from headrace.evaluation.report import P99_NEEDS, Report, Row
 
@@ -107,8 +107,8 @@ def _thresholds(report: Report) -> str:
         return ""
     rows = []
     for name, threshold in report.thresholds.items():
-        metric = report.metrics.get(name)
-        value = "absent" if metric is None else f"{metric.value:.3f}"
+        found = value_of(report, name)
+        value = "absent" if found is None else f"{found:.3f}"
         rows.append([name, threshold, value, "yes" if met(report, name, threshold) else "**no**"])
     return "## Thresholds of the suite\n\n" + table(["metric", "wanted", "is", "met"], rows)
 

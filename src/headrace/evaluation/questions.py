@@ -79,16 +79,34 @@ def read_questions(
     if not files:
         raise ConfigError("questions.file: names no file")
     looked_up = _read_lookup(given.gold, base)
+    unseen, first = _optional(given), None
     found = []
     for name in files:
         path = base.path(name)
         stem = path.name.split(".")[0]
         for number, (where, entry) in enumerate(entries(path, given.under), 1):
             values = _Entry(entry, where)
+            first = first or values
+            unseen = {kind: field for kind, field in unseen.items() if not values.knows(field)}
             found.append(
                 (where, _question(given, values, f"{stem}-{number}", looked_up, any_gold=any_gold))
             )
+    if first is not None:
+        for kind, field in unseen.items():  # a part of the entries may lack it, not all of them
+            first(field, Any, kind)
     return found
+
+
+def _optional(given: QuestionFile) -> dict[str, Field]:
+    """Where the parts stand that an entry may lack."""
+    gold = given.gold.field if isinstance(given.gold, GoldFields) else given.gold
+    fields = {
+        "gold": gold,
+        "answers": given.answers,
+        "answerable": given.answerable,
+        "history": given.history,
+    }
+    return {kind: field for kind, field in fields.items() if field is not None}
 
 
 class _Entry:
@@ -101,22 +119,35 @@ class _Entry:
         """The field as a `kind`; `name` is what it is for the suite."""
         return convert(at(self._entry, field, self.where, name), kind, f"{self.where}: {name}")
 
+    def knows(self, field: Field) -> bool:
+        """Whether there is such a field, be it empty."""
+        return _value(self._entry, field) is not _ABSENT
+
     def has(self, field: Field) -> bool:
         """Whether there is a value; `null` and `NaN` (a gap in a table) are none."""
-        value = self._entry.get(field) if isinstance(self._entry, dict) else None
-        return value is not None and value == value
+        value = _value(self._entry, field)
+        return value is not _ABSENT and value is not None and value == value
+
+
+_ABSENT = object()
+
+
+def _value(entry: Any, field: Field) -> Any:
+    """The entry's field, or `_ABSENT`."""
+    if field == "":
+        return entry
+    if isinstance(field, int) and isinstance(entry, list):
+        return entry[field] if 0 <= field < len(entry) else _ABSENT
+    return entry.get(str(field), _ABSENT) if isinstance(entry, dict) else _ABSENT
 
 
 def at(entry: Any, field: Field, where: str, name: str) -> Any:
     """The entry's field. Raises `ConfigError` if there is none."""
-    if field == "":
-        return entry
+    value = _value(entry, field)
+    if value is not _ABSENT:
+        return value
     if isinstance(field, int) and isinstance(entry, list):
-        if 0 <= field < len(entry):
-            return entry[field]
         raise ConfigError(f"{where}: {name}: the array has {len(entry)} entries, no [{field}]")
-    if isinstance(entry, dict) and str(field) in entry:
-        return entry[str(field)]
     what = f"fields {', '.join(map(str, entry))[:200]}" if isinstance(entry, dict) else "no fields"
     raise ConfigError(f"{where}: {name}: there is no field {field!r}; the entry has {what}")
 
@@ -154,7 +185,7 @@ def _question(
 def _number(entry: _Entry, field: Field) -> int:
     """ORAN-Bench writes the number of the right answer as a text."""
     value = entry(field, str | int, "correct")
-    if isinstance(value, str) and not value.strip().isdecimal():
+    if isinstance(value, str) and not (value.strip().isdecimal() and len(value) < 20):
         raise ConfigError(f"{entry.where}: correct: {value[:60]!r} is not a number")
     return int(value)
 
@@ -169,7 +200,7 @@ def _gold(
         return ()
     if not isinstance(given, GoldFields):  # in the suite's own form
         return tuple(entry(given, tuple[Gold, ...], "gold")) if entry.has(given) else ()
-    if isinstance(given.field, str) and given.field and not entry.has(given.field):
+    if not entry.has(given.field):
         return ()
     items = entry(given.field, list[Any], "gold")
     return tuple(_one_gold(given, item, entry.where, looked_up) for item in items)
@@ -253,7 +284,7 @@ def _json(raw: bytes, where: str) -> Any:
 def _yaml(raw: bytes, path: Path) -> Any:
     try:
         return YAML(typ="safe", pure=True).load(raw.decode("utf-8-sig"))
-    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (YAMLError, ValueError, RecursionError) as error:  # dates and numbers that are none
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())[:300]}") from error
 
 

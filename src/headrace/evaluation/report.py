@@ -15,9 +15,10 @@ import msgspec
 from headrace.config.options import Config
 from headrace.errors import ConfigError
 from headrace.evaluation.format import Suite
-from headrace.evaluation.journal import Identity, Record
+from headrace.evaluation.journal import OTHER_FOLDER, Identity, Record
 from headrace.evaluation.metrics import Metric, Values, means, measure
 from headrace.retrieval.database import translated
+from headrace.retrieval.files import replace_file
 
 JSON = "report.json"
 QUESTIONS = "questions.jsonl"
@@ -77,13 +78,16 @@ def summarise(
     records: Sequence[Record],
     concurrency: int,
     seconds: float,
+    embedder: str,
+    notes: Sequence[str] = (),
 ) -> Report:
-    """Everything that can be said of the records. `seconds` are those of the last session."""
+    """Everything that can be said of the records. `seconds` are those of the last session,
+    `embedder` is the one that the collection has, be another one configured."""
     values = measure(suite, records)
     texts = {question.id: question.text for question in suite.questions}
     options = config.collection(suite.collection)
     models = {
-        "embedder": options.embedder,
+        "embedder": embedder,
         "reranker": options.reranker,
         "generator": options.generator,
     }
@@ -108,7 +112,7 @@ def summarise(
         chosen_by=dict(Counter(r.chosen_by or "none" for r in records)) if _choice(suite) else {},
         skipped=dict(Counter(what for record in records for what in record.skipped)),
         failures=dict(Counter(r.failed.partition(":")[0] for r in records if r.failed)),
-        notes=tuple(_notes(suite)),
+        notes=(*_notes(suite), *notes),
         rows=tuple(_rows(texts, values, records)),
     )
 
@@ -160,10 +164,11 @@ def write(report: Report, folder: Path) -> None:
     summary: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(report, rows=()))
     del summary["rows"]
     encoder = msgspec.json.Encoder()
-    with translated(folder):
+    with translated(folder, OTHER_FOLDER):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / QUESTIONS).write_bytes(encoder.encode_lines(report.rows))
-        (folder / JSON).write_bytes(msgspec.json.format(encoder.encode(summary), indent=2) + b"\n")
+        replace_file(folder / QUESTIONS, encoder.encode_lines(report.rows))
+        whole = msgspec.json.format(encoder.encode(summary), indent=2) + b"\n"
+        replace_file(folder / JSON, whole)
 
 
 def read(path: Path, *, rows: bool = True) -> Report:
@@ -178,7 +183,9 @@ def read(path: Path, *, rows: bool = True) -> Report:
             found = [msgspec.json.decode(line, type=Row) for line in lines]
             report = msgspec.structs.replace(report, rows=tuple(found))
     except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+        raise ConfigError(
+            f"{file}: cannot be read: {error.strerror}; `headrace eval run` writes one"
+        ) from error
     except msgspec.DecodeError as error:
         raise ConfigError(f"{file}: is not a report of `headrace eval run`: {error}") from error
     return report

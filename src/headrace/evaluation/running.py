@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import headrace
@@ -18,11 +18,16 @@ from headrace.errors import (
 )
 from headrace.evaluation.asking import ask
 from headrace.evaluation.format import Question, Suite
+from headrace.evaluation.gold import nowhere
 from headrace.evaluation.journal import Identity, Journal, Record
 from headrace.evaluation.metrics import require
 from headrace.evaluation.report import Report, summarise
+from headrace.pipeline.calibration import fitted
 from headrace.pipeline.services import Services
+from headrace.retrieval.embedded import EmbeddedIndex
+from headrace.retrieval.rows import all_ids, batches
 from headrace.serving.models import together
+from headrace.types import Filter, Hit
 
 CONCURRENCY = 4
 """Questions at once. More fill the encoder's batches better, and make every single one slower."""
@@ -35,6 +40,9 @@ FAILURES_IN_A_ROW = 10
 
 PASSING = (ModelFailed, Overloaded, UpstreamError, DeadlineExceeded)
 """What may be better at the next try."""
+
+SHOWN = 5
+"""Ids of questions in a note."""
 
 Progress = Callable[[int, int], None]
 """Told the number of questions that are answered, and of all."""
@@ -52,12 +60,12 @@ async def run_suite(
     """Ask what the journal in `folder` does not have yet, and sum everything up.
 
     A question that fails by itself counts as failed. Raises what stops the whole run: `BadRequest`
-    if the journal is of another suite, configuration or generation of the collection (or the
-    collection changes meanwhile), `Busy` if another run is at work in the folder, `ConfigError`,
+    if the journal is of another suite, configuration or state of the collection (or the collection
+    changes meanwhile), `Busy` if another run is at work in the folder, `ConfigError`,
     `UnknownCollection`, `StorageError`, and `ModelFailed` after ten failures in a row. Whatever
     stops it, the same call goes on."""
     require()
-    identity = await _identity(services, suite)
+    identity = await identity_of(services, suite)
     journal = await asyncio.to_thread(Journal, folder, identity, fresh=fresh)
     with journal:
         began = time.monotonic()
@@ -65,19 +73,55 @@ async def run_suite(
         left = [question for question in suite.questions if question.id not in answered]
         keeper = _Keeper(journal, identity, len(suite.questions), progress)
         keeper.tell(len(suite.questions) - len(left))
+        for first in left[:1]:  # asked for nothing: else its time, and others', held loading models
+            await _tried(services, suite, first)
         turns = iter(left)
         await together(
             *(_work(services, suite, turns, keeper) for _ in range(min(concurrency, len(left))))
         )
         await keeper.settle()
+        await _check_same(services, suite, identity)
+        seconds = time.monotonic() - began
         records = await asyncio.to_thread(lambda: list(journal.records()))
-    seconds = time.monotonic() - began
+    index, held = await asyncio.to_thread(services.collections.opened, suite.collection)
+    notes = await asyncio.to_thread(_notes, index, suite, records)
     return await asyncio.to_thread(
-        summarise, services.config, suite, identity, records, concurrency, seconds
+        *(summarise, services.config, suite, identity, records, concurrency, seconds),
+        *(held.name, notes),
     )
 
 
-async def _identity(services: Services, suite: Suite) -> Identity:
+def _notes(index: EmbeddedIndex, suite: Suite, records: Sequence[Record]) -> list[str]:
+    """What the suite asks for and the collection does not have. Blocks: if a gold passage was not
+    found, all of them are read."""
+    found = {record.id: list(zip(*record.ranks.values(), strict=True)) for record in records}
+    missed = [
+        question
+        for question in suite.questions
+        if question.gold and not all(map(any, found.get(question.id) or [()]))
+    ]
+    if not missed:
+        return []
+    lost = nowhere(missed, _passages(index, suite.where))
+    if not lost:
+        return []
+    more = ", ..." if len(lost) > SHOWN else ""
+    return [
+        f"no passage of the collection is the gold one of {len(lost)} questions "
+        f"({', '.join(lost[:SHOWN])}{more}), so no search finds it: look at the suite, and at what "
+        "was ingested"
+    ]
+
+
+def _passages(index: EmbeddedIndex, where: Filter) -> Iterator[Hit]:
+    with index.reading() as db:
+        ids = all_ids(db).tolist()
+    for batch in batches(ids):
+        yield from index.get({key: {} for key in batch}, where)
+
+
+async def identity_of(services: Services, suite: Suite) -> Identity:
+    """Of what is measured now. Raises `UnknownCollection`, `StorageError`."""
     info = await asyncio.to_thread(services.collections.info, suite.collection)
     return Identity(
         suite=suite.fingerprint(),
@@ -86,7 +130,22 @@ async def _identity(services: Services, suite: Suite) -> Identity:
         collection=suite.collection,
         created=info.created,
         generation=info.generation,
+        fitted=await asyncio.to_thread(_fitted, services, suite.collection),
     )
+
+
+def _fitted(services: Services, collection: str) -> str:
+    return fitted(services.collections.open(collection).folder)
+
+
+async def _check_same(services: Services, suite: Suite, before: Identity) -> None:
+    """Raises `BadRequest` if what is measured is another one now."""
+    changed = before.changes(await identity_of(services, suite))
+    if changed:
+        raise BadRequest(
+            f"{changed} changed during the evaluation; answers from before and after must not be "
+            "mixed: begin anew with --fresh"
+        )
 
 
 async def _work(

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from pydantic import ValidationError
 
+from headrace.config.answering import AnswerOptions, RetrievalOptions
+from headrace.config.reference import expected, find
 from headrace.config.yaml import Lines, parse
 from headrace.errors import ConfigError
 from headrace.evaluation.format import (
@@ -105,6 +108,18 @@ def _check_answer(file: SuiteFile, path: Path, lines: Lines) -> None:
         name = next((name for name in file.answer if f"$.{name}" in message), "")
         line = lines.get(("answer", name), lines.get(("answer",), 0))
         raise ConfigError(f"{path}:{line}: answer.{name}: {message}") from error
+    for name, value in file.answer.items():
+        for section, options in (("answer", AnswerOptions), ("retrieval", RetrievalOptions)):
+            if value is None or name not in options.model_fields:
+                continue
+            try:
+                options.model_validate({name: value})
+            except ValidationError as error:
+                line = lines.get(("answer", name), 0)
+                must = expected(find((section, name)) or {})
+                raise ConfigError(
+                    f"{path}:{line}: answer.{name}: must be {must}, not {value!r}"
+                ) from error
 
 
 def _check_questions(questions: list[tuple[str, Question]], file: SuiteFile, name: str) -> None:
@@ -133,6 +148,8 @@ _ASK = " (with `incomplete: ask` in the suite, it is asked as far as it goes)"
 
 
 def _problem(question: Question, file: SuiteFile) -> str:
+    if not _is_text(question):
+        return "holds half of a character (a lone surrogate); write the text anew, as UTF-8"
     if not question.id.strip():
         return "id: is empty"
     gaps = file.incomplete == "ask"
@@ -140,8 +157,8 @@ def _problem(question: Question, file: SuiteFile) -> str:
         return "text: is empty" + _ASK
     if len(question.text) > MAX_QUESTION:
         return f"text: has {len(question.text)} characters; the limit is {MAX_QUESTION}"
-    if any(gold == Gold() for need in question.gold for gold in need):
-        return "gold: an entry names no passage"
+    if not all(_names(gold) for need in question.gold for gold in need):
+        return "gold: an entry names no passage, or holds an empty text"
     if question.answerable is False and (question.gold or question.answers):
         return "answerable: is false, but gold passages or answers are given"
     if "choice" in file.kinds and not question.choices and not gaps:
@@ -149,3 +166,18 @@ def _problem(question: Question, file: SuiteFile) -> str:
     if question.choices and not 1 <= (question.correct or 0) <= len(question.choices):
         return f"correct: must be a number from 1 to {len(question.choices)}"
     return ""
+
+
+def _names(gold: Gold) -> bool:
+    """Whether it says something of a passage; an empty text stands in every one."""
+    one = [text for text in (gold.document, gold.title, gold.place) if text]
+    texts = [*one, *gold.path, *gold.contains]
+    return bool(texts) and all(map(str.strip, texts))
+
+
+def _is_text(question: Question) -> bool:
+    try:
+        msgspec.json.encode(question)
+    except UnicodeEncodeError:
+        return False
+    return True

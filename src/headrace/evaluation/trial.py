@@ -70,7 +70,7 @@ class Laboratory:
                 for record in await self.answers(config, questions):
                     ms = record.timings.get("total", float("inf"))
                     best[side][record.id] = min(ms, best[side].get(record.id, ms))
-            ratio = sum(best["other"].values()) / max(1e-9, sum(best["now"].values()))
+            ratio = _ratio(best["now"], best["other"])
             if not CLEAR <= ratio <= LITTLE:
                 break
         return ratio
@@ -97,3 +97,11 @@ class Laboratory:
             own = options.model_copy(update={"retrieval": None, "answer": None})
         collections = {**other.collections, name: own.model_copy(update=uses)}
         return other.model_copy(update={"models": models, "collections": collections})
+
+
+def _ratio(now: dict[str, float], other: dict[str, float]) -> float:
+    """Of the questions that were answered before the change; infinite if one of them fails after
+    it, or if there is none."""
+    answered = [name for name, ms in now.items() if ms < float("inf")]
+    before = sum(now[name] for name in answered)
+    return sum(other[name] for name in answered) / before if before else float("inf")

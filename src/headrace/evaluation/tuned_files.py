@@ -7,10 +7,13 @@ from pathlib import Path
 import msgspec
 
 from headrace.config.edit import with_values
-from headrace.config.origin import put, stage
+from headrace.errors import BadRequest, StorageError
+from headrace.evaluation.journal import OTHER_FOLDER, Identity
 from headrace.evaluation.markdown import table
 from headrace.evaluation.metrics import LOWER_IS_BETTER
 from headrace.evaluation.tuner import Evidence, Tuned
+from headrace.retrieval.database import translated
+from headrace.retrieval.files import replace_file
 
 CONFIG, EVIDENCE, DATA = "headrace.yaml", "evidence.md", "tuned.json"
 
@@ -23,8 +26,32 @@ def write_tuned(tuned: Tuned, text: str, folder: Path) -> None:
         (EVIDENCE, evidence(tuned)),
         (DATA, msgspec.json.encode(tuned).decode()),
     ):
-        path = folder / name
-        put(stage(path, content.encode()), path)
+        with translated(folder, OTHER_FOLDER):
+            folder.mkdir(parents=True, exist_ok=True)
+            replace_file(folder / name, content.encode())
+
+
+def earlier(folder: Path, identity: Identity) -> Tuned | None:
+    """What an earlier run of the same found in `folder`, if there was one. Blocks. Raises
+    `BadRequest` if it measured another thing, `StorageError` if it cannot be read."""
+    path = folder / DATA
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Tuned)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror}; {OTHER_FOLDER}") from error
+    except msgspec.DecodeError as error:
+        raise StorageError(
+            f"{path} is damaged, or of another version of headrace ({error}); --fresh begins anew"
+        ) from error
+    changed = identity.changes(found.identity) if found.identity else "all of it"
+    if changed:
+        raise BadRequest(
+            f"{path} holds {len(found.evidence)} trials from before {changed} changed, and results "
+            "of two states must not be mixed: --fresh begins anew, another --out keeps both"
+        )
+    return found
 
 
 def evidence(tuned: Tuned) -> str:
@@ -70,15 +97,19 @@ def _sides(tuned: Tuned) -> str:
 
 
 def _row(one: Evidence) -> tuple[str, str, str, str, str]:
-    worse = ", ".join(f"{name} {old:g} → {new:g}" for name, (old, new) in one.worse.items())
-    verdict = f"{one.verdict}: {worse}" if worse else one.verdict
+    worse = ", ".join(
+        f"{name} {old:g} → {'absent' if new is None else f'{new:g}'}"
+        for name, (old, new) in one.worse.items()
+    )
+    why = one.why or worse
+    verdict = f"{one.verdict}: {why}" if why else one.verdict
     if one.verdict == "kept":
         verdict = f"kept; can harm: {one.harms}"
     return (
         one.lever,
         one.change,
         "-" if one.ratio is None else f"{one.ratio:.2f}",
-        "-" if one.p95 is None else f"{one.p95:.0f}",
+        "-" if one.after is None else f"{one.after.total.p95:.0f}",
         verdict,
     )
 

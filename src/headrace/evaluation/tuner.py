@@ -22,7 +22,7 @@ from headrace.config.options import Config
 from headrace.errors import ConfigError
 from headrace.evaluation.format import Question
 from headrace.evaluation.gate import TOLERANCE
-from headrace.evaluation.journal import Record
+from headrace.evaluation.journal import Identity, Record
 from headrace.evaluation.levers import LEVERS, Change, Lever, Path, scene
 from headrace.evaluation.metrics import LOWER_IS_BETTER, Metric, means, measure
 from headrace.evaluation.report import Times, times_of
@@ -37,19 +37,6 @@ SAMPLE = 6
 Verdict: TypeAlias = Literal["kept", "no gain", "worse answers", "invalid"]
 
 
-class Evidence(msgspec.Struct, frozen=True):
-    """One trial. `ratio` of the time of the sample; `p95` in ms and `worse` (metric: before and
-    after) of the whole suite, where it came to that."""
-
-    lever: str
-    harms: str
-    change: str
-    verdict: Verdict
-    ratio: float | None = None
-    p95: float | None = None
-    worse: dict[str, tuple[float, float]] = {}
-
-
 class Side(msgspec.Struct, frozen=True):
     """The whole suite under one configuration."""
 
@@ -57,9 +44,25 @@ class Side(msgspec.Struct, frozen=True):
     metrics: dict[str, Metric]
 
 
+class Evidence(msgspec.Struct, frozen=True):
+    """One trial. `ratio` of the time of the sample; `after` and `worse` (metric: before and after,
+    `None` where it is absent now) of the whole suite, where it came to that; `why` it is not
+    valid."""
+
+    lever: str
+    harms: str
+    change: str
+    verdict: Verdict
+    ratio: float | None = None
+    after: Side | None = None
+    worse: dict[str, tuple[float, float | None]] = {}
+    why: str = ""
+
+
 class Tuned(msgspec.Struct, frozen=True):
     """What was found so far. `values` with their paths in the configuration; `checked` says that
-    the two sides were measured in turns at the end, `ended` why it ended, empty until then."""
+    the two sides were measured in turns at the end, `ended` why it ended, empty until then.
+    `identity` is that of what was measured: a run of the same goes on from the evidence."""
 
     target_ms: float
     before: Side
@@ -71,6 +74,7 @@ class Tuned(msgspec.Struct, frozen=True):
     seconds: float
     checked: bool = False
     ended: str = ""
+    identity: Identity | None = None
 
     @property
     def reached(self) -> bool:
@@ -79,7 +83,8 @@ class Tuned(msgspec.Struct, frozen=True):
 
 class Tuner:
     """One run. `apply` makes the configuration with some values changed; it raises `ConfigError`
-    for one that is not valid. `tell` is told after each trial."""
+    for one that is not valid. `tell` is told after each trial. What `earlier`, a run of the same
+    `identity`, has tried is not tried again."""
 
     def __init__(
         self,
@@ -90,6 +95,8 @@ class Tuner:
         seconds: float,
         models: tuple[str, ...] = (),
         levers: Sequence[Lever] = LEVERS,
+        identity: Identity | None = None,
+        earlier: Tuned | None = None,
         tell: Callable[[Tuned], None] = lambda tuned: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -102,6 +109,10 @@ class Tuner:
         self._tell = tell
         self._clock = clock
         self._began = clock()
+        self._identity = identity
+        self._earlier = earlier
+        known = earlier.evidence if earlier is not None else ()
+        self._known = {(one.lever, one.change): one for one in known}
         self._values: dict[Path, object] = {}
         self._evidence: list[Evidence] = []
 
@@ -115,7 +126,8 @@ class Tuner:
         self._before = self._after = await self._whole(default)
         whole = self._clock() - began
         sample = slow_half(suite.questions, self._records)
-        self._tell(self._tuned())
+        if not self._known:  # else there is more to tell already
+            self._tell(self._tuned())
         ended = "all levers were tried"
         for lever in self._levers:
             if self._after.total.p95 <= self._target:
@@ -130,39 +142,40 @@ class Tuner:
 
     async def _pull(self, lever: Lever, sample: Sequence[Question], reserve: float) -> bool:
         """Try the changes of a lever until one is kept. False if there is no time."""
-        at = scene(self._now, self._laboratory.suite.collection, self._models)
-        for change in lever.changes(at):
-            if self._clock() - self._began > self._seconds - reserve:
+        suite = self._laboratory.suite
+        at = scene(self._now, suite.collection, self._models, suite.answer)
+        for change in lever.effective(at):
+            known = self._known.get((lever.name, change.says))
+            if known is None and self._clock() - self._began > self._seconds - reserve:
                 return False
-            evidence, config, after = await self._tried(lever, change, sample)
+            evidence = known or await self._tried(lever, change, sample)
             self._evidence.append(evidence)
-            if evidence.verdict == "kept" and after is not None:
+            kept = evidence.verdict == "kept" and evidence.after is not None
+            if kept and evidence.after is not None:
                 self._values |= change.values
-                self._now, self._after = config, after
+                self._now, self._after = self._apply(self._values), evidence.after
             await self._laboratory.use(self._now)
-            self._tell(self._tuned())
-            if evidence.verdict == "kept":
+            if known is None:
+                self._tell(self._tuned())
+            if kept:
                 break
         return True
 
-    async def _tried(
-        self, lever: Lever, change: Change, sample: Sequence[Question]
-    ) -> tuple[Evidence, Config, Side | None]:
+    async def _tried(self, lever: Lever, change: Change, sample: Sequence[Question]) -> Evidence:
         evidence = Evidence(lever.name, lever.harms, change.says, "no gain")
         try:
             config = self._apply({**self._values, **change.values})
-        except ConfigError:
-            return msgspec.structs.replace(evidence, verdict="invalid"), self._now, None
-        ratio = await self._laboratory.ratio(self._now, config, sample)
-        evidence = msgspec.structs.replace(evidence, ratio=round(ratio, 3))
-        if ratio > PAYS:
-            return evidence, config, None
-        await self._laboratory.use(config)
-        after = await self._whole(config)
+            ratio = await self._laboratory.ratio(self._now, config, sample)
+            evidence = msgspec.structs.replace(evidence, ratio=round(ratio, 3))
+            if ratio > PAYS:
+                return evidence
+            await self._laboratory.use(config)
+            after = await self._whole(config)
+        except ConfigError as error:  # also of a model that cannot be loaded
+            return msgspec.structs.replace(evidence, verdict="invalid", why=error.message)
         worse = worse_than(self._before.metrics, after.metrics)
         verdict: Verdict = "worse answers" if worse else "kept"
-        told = msgspec.structs.replace(evidence, verdict=verdict, p95=after.total.p95, worse=worse)
-        return told, config, after
+        return msgspec.structs.replace(evidence, verdict=verdict, after=after, worse=worse)
 
     async def _whole(self, config: Config) -> Side:
         suite = self._laboratory.suite
@@ -199,10 +212,13 @@ class Tuner:
             values=tuple(self._values.items()),
             evidence=tuple(self._evidence),
             questions=len(self._laboratory.suite.questions),
-            asked=self._laboratory.asked,
-            seconds=round(self._clock() - self._began, 1),
+            asked=self._laboratory.asked + (self._earlier.asked if self._earlier else 0),
+            seconds=round(
+                self._clock() - self._began + (self._earlier.seconds if self._earlier else 0), 1
+            ),
             checked=checked,
             ended=ended,
+            identity=self._identity,
         )
 
 
@@ -217,13 +233,15 @@ def slow_half(questions: Sequence[Question], records: Sequence[Record]) -> list[
 
 def worse_than(
     before: dict[str, Metric], after: dict[str, Metric]
-) -> dict[str, tuple[float, float]]:
+) -> dict[str, tuple[float, float | None]]:
     """Metrics that are worse by more than the gate allows, or absent now: before and after."""
-    worse = {}
+    worse: dict[str, tuple[float, float | None]] = {}
     for name, old in before.items():
         new = after.get(name)
-        value = new.value if new is not None else float("nan")
-        change = old.value - value if name not in LOWER_IS_BETTER else value - old.value
-        if not change <= TOLERANCE:
-            worse[name] = (round(old.value, 4), round(value, 4))
+        if new is None:
+            worse[name] = (round(old.value, 4), None)
+            continue
+        change = old.value - new.value if name not in LOWER_IS_BETTER else new.value - old.value
+        if change > TOLERANCE:
+            worse[name] = (round(old.value, 4), round(new.value, 4))
     return worse

@@ -24,7 +24,7 @@ from headrace.ingest.chunkers import CHUNKERS, chunk
 from headrace.ingest.embedding import Embedding
 from headrace.ingest.flow import OPEN_CHARACTERS, OPEN_DOCUMENTS, cause, writing
 from headrace.ingest.outcomes import Progress
-from headrace.ingest.stamps import Cut, recut
+from headrace.ingest.stamps import Cut, chosen_cut, recut
 from headrace.ingest.threads import in_thread
 from headrace.retrieval import sides
 from headrace.retrieval.base import NewChunk, chunk_key, embedding_text
@@ -54,7 +54,8 @@ class Wanted(NamedTuple):
 
 class Reindexed(msgspec.Struct, frozen=True):
     """What was done. `embedded` texts were new to the embedder; the vectors of the others were
-    there. If `switched`, `after` is in use and `before` is kept."""
+    there. If `switched`, `after` is in use and `before` is kept. If not, and the two are the same,
+    there was nothing to do."""
 
     collection: str
     before: IndexSettings
@@ -81,9 +82,11 @@ async def reindex(
     *,
     progress: Callable[[Progress], None] = lambda progress: None,
     compare: Compare | None = None,
+    anew: bool = False,
 ) -> Reindexed:
     """Build the index that is wanted, and switch to it, unless `compare` says no; then it stays
-    beside the one in use, for the next run or `forget`.
+    beside the one in use, for the next run or `forget`. Nothing is done if a reindexing has made
+    the one in use like this, which might take the place of the one to go back to; unless `anew`.
 
     Raises `UnknownCollection`, `Busy` (another reindexing runs), `StorageError`, `BadRequest` for a
     chunker that is not there, and what the embedder raises; then the collection is as it was, and
@@ -95,6 +98,11 @@ async def reindex(
     info = await places.models.info(wanted.embedder)
     after = IndexSettings(wanted.embedder, info.fingerprint, info.dimensions, *wanted.cut)
     async with _alone(index):
+        if not anew and await in_thread(_settings, index, None) is not None:
+            in_use = await in_thread(_in_use, index, wanted.configured)
+            if in_use == after:
+                documents, chunks = await in_thread(_counts, index, None)
+                return Reindexed(collection, in_use, after, documents, chunks, 0, False, 0.0)
         await in_thread(_begin, index, after)
         return await _finish(places, index, NEXT, after, wanted.configured, progress, compare)
 
@@ -133,7 +141,7 @@ async def forget(collections: Collections, collection: str) -> dict[Side, int]:
         index.clear_staged()
         return found
 
-    async with _alone(index), _patiently(collections, collection):
+    async with _alone(index), _patiently(collections, index):
         return await in_thread(drop)
 
 
@@ -171,14 +179,14 @@ async def _finish(
             break
     taken = True
     if compare is not None:
-        async with _patiently(places.collections, index.name):
+        async with _patiently(places.collections, index):
             await run.fill()
             await in_thread(index.write_side, side)
         with closing(await in_thread(index.side, side)) as beside:
             taken = await compare(index, beside)
     before = await in_thread(_in_use, index, configured)
     if taken:
-        async with _patiently(places.collections, index.name):
+        async with _patiently(places.collections, index):
             await run.fill()
             cuts = configured, _cut(before), _cut(after)
             await in_thread(index.exchange, side, before, lambda db: recut(db, *cuts))
@@ -197,9 +205,7 @@ async def _finish(
 
 
 def _in_use(index: EmbeddedIndex, configured: Cut) -> IndexSettings:
-    """A collection that was never reindexed was cut as the configuration says."""
-    held = index.embedder()
-    return _settings(index, None) or IndexSettings(*held, *configured)
+    return IndexSettings(*index.embedder(), *chosen_cut(index, configured))
 
 
 def _cut(settings: IndexSettings) -> Cut:
@@ -233,18 +239,24 @@ async def _alone(index: EmbeddedIndex) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _patiently(collections: Collections, name: str) -> AsyncIterator[EmbeddedIndex]:
-    """The collection's writer lock, when it is free."""
+async def _patiently(collections: Collections, index: EmbeddedIndex) -> AsyncIterator[None]:
+    """The collection's writer lock, when it is free. Raises `UnknownCollection` or `BadRequest` if
+    it is another collection now."""
     async with AsyncExitStack() as stack:
         while True:
             try:
-                index = await stack.enter_async_context(writing(collections, name))
+                held = await stack.enter_async_context(writing(collections, index.name))
                 break
             except Busy as error:
                 if error.pid is None:  # not the collection's writer
                     raise
             await asyncio.sleep(_BUSY_SECONDS)
-        yield index
+        if held is not index:
+            raise BadRequest(
+                f"collection {index.name!r} was deleted and made anew meanwhile; start this again "
+                "if it shall be reindexed too"
+            )
+        yield
 
 
 class _Run:

@@ -1,10 +1,10 @@
 """Answers given again: wraps `answer`, is not inside it.
 
-An answer is kept for everything that shapes it: the state of the collection (the open index and its
-generation), the configuration's version, the caller's access set and filter, the conversation, and
-every setting of the request. A caller with other rights, or after any change of the documents, asks
-another question as far as the cache is concerned. The generation is read from SQLite at each
-lookup, so it does not matter which process wrote.
+An answer is kept for everything that shapes it: the state of the collection (the open index, its
+generation, and what was fitted for it), the configuration's version, the caller's access set and
+filter, the conversation, and every setting of the request. A caller with other rights, or after any
+change of the documents, asks another question as far as the cache is concerned. The generation is
+read from SQLite at each lookup, so it does not matter which process wrote.
 
 What is given again is proved again: the hits are fetched anew under the caller's filter, and each
 quote is compared with the stored document. Anything that is not as it was makes it a miss.
@@ -28,6 +28,7 @@ from msgspec.structs import replace
 from headrace.config.fields import size_bytes
 from headrace.engines.base import Vectors
 from headrace.pipeline.answer import REPEATED, answer
+from headrace.pipeline.calibration import fitted
 from headrace.pipeline.kept_answers import NAME, Kept, Key, State
 from headrace.pipeline.plan import AnswerRequest, make_plan
 from headrace.pipeline.sameness import same_question
@@ -164,7 +165,7 @@ class _Look:
     def _exact(self) -> Found | None:
         self._index = self._services.collections.open(self._request.collection)
         snapshot = self._index.snapshot()
-        self._state = State(self._index.token, snapshot.generation)
+        self._state = State(self._index.token, snapshot.generation, fitted(self._index.folder))
         self._services.kept.drop_others(self._request.collection, self._state)
         self._scope = scope(
             self._request,

@@ -6,17 +6,18 @@ and the reranker whose scores it was fitted to, and is not used with others.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
-from uuid import uuid4
 
 import msgspec
 
 from headrace.pipeline.support import Measures
+from headrace.retrieval import ranker
 from headrace.retrieval.database import translated
-from headrace.retrieval.files import sync
+from headrace.retrieval.files import replace_file
 
 FILE = "calibration.json"
 VERSION = 1
@@ -105,13 +106,24 @@ def _read(path: Path, inode: int, changed: int, size: int) -> Calibration | None
 def save(folder: Path, calibration: Calibration) -> Path:
     """Put it into a collection's folder, whole or not at all. Raises `StorageError`. Blocks."""
     target = folder / FILE
-    temporary = folder / f".new-{FILE}-{uuid4().hex[:8]}"
     with translated(target):
-        try:
-            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(calibration)) + b"\n")
-            sync(temporary)
-            temporary.replace(target)
-            sync(folder)
-        finally:
-            temporary.unlink(missing_ok=True)
+        replace_file(target, msgspec.json.format(msgspec.json.encode(calibration)) + b"\n")
     return target
+
+
+def fitted(folder: Path) -> str:
+    """Stands for what was fitted for a collection, its calibration and its ranker; empty if nothing
+    was. Answers depend on it, though the collection's generation does not. Blocks."""
+    parts = []
+    for name in (FILE, ranker.FILE):
+        try:
+            stat = (folder / name).stat()
+            parts.append(_digest(folder / name, stat.st_ino, stat.st_mtime_ns, stat.st_size))
+        except OSError:  # whoever would use it says so
+            parts.append("")
+    return "-".join(parts) if any(parts) else ""
+
+
+@lru_cache(maxsize=256)
+def _digest(path: Path, inode: int, changed: int, size: int) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()

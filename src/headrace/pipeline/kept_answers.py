@@ -20,10 +20,12 @@ NAME = "answers"
 
 
 class State(NamedTuple):
-    """A collection at one moment: the index as it is open here, and its generation."""
+    """A collection at one moment: the index as it is open here, its generation, and what was fitted
+    for it (`calibration.fitted`)."""
 
     token: str
     generation: int
+    fitted: str = ""
 
 
 class Key(NamedTuple):

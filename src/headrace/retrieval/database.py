@@ -128,15 +128,16 @@ class Database:
 
 
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """Turns what SQLite and the file system raise into our errors, naming the file."""
+def translated(path: Path, then: str = "the index is unchanged") -> Iterator[None]:
+    """Turns what SQLite and the file system raise into our errors, naming the file; `then` ends
+    those of the file system."""
     try:
         yield
     except sqlite3.Error as error:
         raise _translate(path, error) from error
     except OSError as error:
         place = error.filename or path
-        raise StorageError(f"{place}: {error.strerror or error}; the index is unchanged") from error
+        raise StorageError(f"{place}: {error.strerror or error}; {then}") from error
     except UnicodeEncodeError as error:
         raise StorageError(
             f"{path}: text with lone surrogates (half characters) cannot be stored; "

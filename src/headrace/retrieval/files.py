@@ -37,6 +37,19 @@ def new_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def replace_file(path: Path, raw: bytes) -> None:
+    """Give a file new content, in one step: nobody reads half of it, and a crash leaves the old one
+    or the new one. Blocks. Raises `OSError`."""
+    temporary = path.with_name(f".new-{path.name}-{uuid4().hex[:8]}")
+    try:
+        temporary.write_bytes(raw)
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

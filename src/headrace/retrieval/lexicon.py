@@ -21,11 +21,11 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from uuid import uuid4
 
 import msgspec
 
 from headrace.retrieval.database import translated
+from headrace.retrieval.files import replace_file
 from headrace.retrieval.rows import (
     StoredChunk,
     all_documents,
@@ -241,12 +241,7 @@ class LexiconKeeper:
                 return
             held = self._held
             stored = _Stored(VERSION, held.generation, dict(held.names), dict(held.definitions))
-            beside = self._path.with_name(f".{FILE}-{uuid4().hex[:8]}")
-            try:
-                beside.write_bytes(msgspec.msgpack.encode(stored))
-                beside.replace(self._path)
-            finally:
-                beside.unlink(missing_ok=True)
+            replace_file(self._path, msgspec.msgpack.encode(stored))
 
     def _read(self) -> Lexicon | None:
         """What the file holds; nothing, if it is of another version or broken: it is derived."""

@@ -87,6 +87,8 @@ async def rerank(
     its share of the time left; the others keep their order below. 3. If fewer than two fit, or it
     takes longer, the order stays as it was. Raises `DeadlineExceeded` if the deadline itself has
     passed, and what `models` raises."""
+    if not hits:
+        return [], ()
     began = time.monotonic()
     end, pace, depth = None, f"score {stage.reranker}", len(hits)
     if call.deadline is not None:
