@@ -29,6 +29,8 @@ GLUE = frozenset("的了和与吗呢吧啊么什怎哪谁几是这那我你您�
 """Characters that join words and are part of hardly any."""
 
 EVERYBODY = re.compile(
-    r"\b(?:anyone|anybody|everyone|everybody|always)\b|任何|所有|一律|一切", re.IGNORECASE
+    r"\b(?:anyone|anybody|everyone|everybody|always)\b"
+    r"|任何|(?<![体家民人方其归位司者社位])所有(?![权人者制])|一律|一切",
+    re.IGNORECASE,
 )
-"""Who claims something of all must find it said of all."""
+"""Who claims something of all must find it said of all. (所有 is also what one owns.)"""

@@ -30,8 +30,10 @@ from headrace.pipeline.facts.wording import (
     COUNTERPARTS,
     DENIABLE,
     DENYING,
+    JOINING,
     MAY,
     MUST,
+    NO_PARTY,
     NOT,
     PARTY_ENDS,
 )
@@ -301,9 +303,10 @@ def _classified(word: str) -> tuple[tuple[Kind, str, str, int], ...]:
         return ("not", "¬", word[0], 0), ("word", word[1:], word[1:], 1)
     if len(word) == 2 and word[0] == "有" and word[1] in DENIABLE:
         return (("word", word[1], word, 0),)
-    if word in COUNTERPARTS or (len(word) > 1 and word.endswith(tuple(PARTY_ENDS))):
-        return (("party", word, word, 0),)
-    return () if word in STOP else (("word", word, word, 0),)
+    if word in STOP or word in JOINING:
+        return ()
+    named = len(word) > 1 and word.endswith(tuple(PARTY_ENDS)) and word not in NO_PARTY
+    return (("party" if named or word in COUNTERPARTS else "word", word, word, 0),)
 
 
 _KINDS: tuple[tuple[Kind, frozenset[str]], ...] = (("must", MUST), ("may", MAY), ("by", BY))

@@ -103,6 +103,12 @@ GENERAL = frozenset(
 )
 """Parties that may be meant by a name of another kind: a lessor is a party to the contract."""
 
+JOINING = frozenset(_listed("或者 以及 还是 亦即"))
+"""Chinese words that only join others (或者 ends like the name of a role)."""
+
+NO_PARTY = frozenset(_listed("地方 布局 终局 格局 结局 致人 杀人 伤人 害人 另一方面 一方面 方方面面"))
+"""What ends like the name of a role and is none."""
+
 
 def _both_ways(table: str) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
