@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from headrace.pipeline import claims
 from headrace.pipeline.facts.conditions import dropped
 from headrace.pipeline.facts.contrast import contrast
-from headrace.pipeline.facts.kinds import Facts, Provision
+from headrace.pipeline.facts.kinds import Facts, Name, Provision
 from headrace.pipeline.facts.missing import Source, missing
 from headrace.pipeline.facts.reading import joined, read
 from headrace.pipeline.sentences import sentence_spans
@@ -33,8 +33,15 @@ were found that only shared the topic."""
 _LABEL = re.compile(r"\s*(?:第\s?[\d零〇一二三四五六七八九十百千]{1,9}\s?条(?:之\S)?|Article \d+)")
 _ITEM = re.compile(r"[(（](?:\d{1,2}|[一二三四五六七八九十]{1,3})[)）]\s*")
 _PRONOUN = re.compile(
-    r"\W*(?:(?:it|they|this|that|these|those|he|she)\b|[它其这该此])", re.IGNORECASE
+    r"\W*(?:(?:it|they|this|that|these|those|he|she)\b"
+    r"|其(?![次他余实])|此(?!外)|[它这该])",
+    re.IGNORECASE,
 )
+_FRAME = re.compile(
+    r"(?:根据|依据|按照|依照)[我国现行有关相上述该本以法律规条例司解释和及与或之的、\s]{0,20}规定[,:]?"
+    r"|^\W*(?:明确|也|还)?规定[,:]"
+)
+"""By what a sentence says where it has it from, provisions and titles taken out."""
 
 
 class Evidence(NamedTuple):
@@ -137,6 +144,19 @@ def leans(sentence: str) -> bool:
     return len(sentence.encode("utf-8", "replace")) < ALONE or bool(_PRONOUN.match(sentence))
 
 
+@lru_cache(maxsize=256)
+def _matter(text: str) -> str:
+    """A sentence without its references and titles, which are compared by value, and without the
+    phrase that they stand in (根据《劳动法》第44条规定, ...)."""
+    facts = read(text)
+    plain, end, kept = facts.plain, 0, []
+    for token in facts.tokens:
+        if isinstance(token.key, Provision | Name) and token.start >= end:
+            kept.append(plain[end : token.start])
+            end = token.start + len(token.text)
+    return _FRAME.sub("", " ".join((*kept, plain[end:])))
+
+
 def judge(
     passage: Passage, sentence: str, question: str, elsewhere: frozenset[Provision]
 ) -> Iterator[Judged]:
@@ -148,7 +168,7 @@ def judge(
     must cover much of the question too, and may not join what stands side by side."""
     facts = read(sentence)
     path = claims.terms(" ".join(passage.hit.path))
-    wanted = claims.terms(sentence) - path
+    wanted = claims.terms(_matter(sentence)) - path
     leaning = leans(sentence)
     asked = claims.terms(question) - path if leaning else frozenset()
     windows = passage.windows[: len(passage.pieces)] if leaning else passage.windows

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from headrace.pipeline.facts.aligning import Alignment, Clause, clauses, nearest
-from headrace.pipeline.facts.kinds import Facts, Number, Token
+from headrace.pipeline.facts.kinds import Facts, Number, Provision, Token
 from headrace.pipeline.facts.missing import same
 from headrace.pipeline.facts.wording import COUNTERPARTS, GENERAL, OPPOSITES
 
@@ -73,6 +73,8 @@ def _values(mine: Clause, theirs: Clause) -> Iterator[str]:
 def _rival(token: Token, other: Token) -> bool:
     if other.kind != "fact" or type(token.key) is not type(other.key):
         return False
+    if isinstance(token.key, Provision) and isinstance(other.key, Provision):
+        return token.key.part == other.key.part
     if isinstance(token.key, Number) and isinstance(other.key, Number):
         return token.key.unit == other.key.unit
     return True

@@ -49,6 +49,7 @@ _LAW = re.compile(
 _LEADING = re.compile(
     r"^.*(?:根据|依据|按照|依照|违反|符合|适用|参照|以及|或者|中华人民共和国|和|与|及|、|的)(?=.)"
 )
+_ASIDE = re.compile(r"[《》<>〈〉]|中华人民共和国")
 _THIS_LAW = re.compile(r"^(?:本|该|同|此|前述|上述)")
 
 
@@ -59,6 +60,11 @@ def normalised(text: str) -> str:
         return text
     plain = text.replace("，", ", ").encode("utf-8", "replace").decode()
     return unicodedata.normalize("NFKC", plain)
+
+
+def bare_title(text: str) -> str:
+    """A law's title without its brackets, those of titles within it, and the state's name."""
+    return _ASIDE.sub("", text)
 
 
 @lru_cache(maxsize=8192)
@@ -134,7 +140,7 @@ def _fact(match: re.Match[str], name: str, plain: str) -> Fact | None:
     if name == "ordinal":
         return Number(numerals.value(match["on"] or match["oe"]), "ordinal")
     if name == "title":
-        return Name(said[1:-1].removeprefix("中华人民共和国"))
+        return Name(bare_title(said))
     return _quantity(match)
 
 
@@ -149,7 +155,7 @@ def _provision(match: re.Match[str], plain: str) -> Provision:
     if not law and match["part"] == "条":
         before = _LAW.search(plain, max(0, match.start() - 24), match.start())
         law = _LEADING.sub("", before[1]) if before else ""
-    law = "" if _THIS_LAW.match(law) else law.removeprefix("中华人民共和国")
+    law = "" if _THIS_LAW.match(law) else bare_title(law)
     return Provision(match["part"], int(numerals.value(match["pn"])), sub, law)
 
 
