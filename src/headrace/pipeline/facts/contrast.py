@@ -13,11 +13,12 @@ are alike enough, what stands in one place of both is compared:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from headrace.pipeline.facts.aligning import Alignment, Clause, clauses, nearest
 from headrace.pipeline.facts.kinds import Facts, Number, Provision, Token
 from headrace.pipeline.facts.missing import same
-from headrace.pipeline.facts.wording import COUNTERPARTS, GENERAL, OPPOSITES
+from headrace.pipeline.facts.wording import COUNTERPARTS, GENERAL, GRANTED, ONLY_IF, OPPOSITES
 
 ALIKE, FEWEST = 0.5, 3
 """Share and number of a clause's tokens that must have a partner before differences mean
@@ -33,16 +34,17 @@ def contrast(claim: Facts, source: Facts) -> str:
     there = clauses(source.tokens)
     known = frozenset(token.key for token in source.tokens if token.kind == "party")
     place = -1
+    only_if = any(token.text.lower() in ONLY_IF for token in claim.tokens)
     for clause in clauses(claim.tokens):
         alignment = nearest(clause, there, place)
         if alignment is not None:
             place = alignment.place
-            for reason in _differences(alignment, known):
+            for reason in _differences(alignment, known, only_if):
                 return reason
     return ""
 
 
-def _differences(alignment: Alignment, known: frozenset[object]) -> Iterator[str]:
+def _differences(alignment: Alignment, known: frozenset[object], only_if: bool) -> Iterator[str]:
     turned = any(t.kind == "by" for t in alignment.claim) != any(
         t.kind == "by" for t in alignment.source
     )
@@ -55,7 +57,7 @@ def _differences(alignment: Alignment, known: frozenset[object]) -> Iterator[str
         yield from _glued(mine, theirs)
         yield from _values(mine, theirs)
         yield from _opposites(mine, theirs)
-    yield from _negations(alignment)
+    yield from _negations(alignment, only_if)
     yield from _duties(gaps)
     if not turned:
         yield from _parties(gaps, known)
@@ -91,18 +93,20 @@ def _opposites(mine: Clause, theirs: Clause) -> Iterator[str]:
             yield f"{token.text}: the source bounds it the other way"
 
 
-def _negations(alignment: Alignment) -> Iterator[str]:
-    """A negation whose next word has a partner must stand before the partner too."""
+def _negations(alignment: Alignment, only_if: bool) -> Iterator[str]:
+    """A negation whose next word has a partner must stand before the partner too, or what the
+    clause asks for is refused at its end (请求..., 人民法院不予支持). What the source does not
+    speak of may be denied (不同于...). Who says `only if` denies the rest by turning both round."""
     to_source = dict(alignment.pairs)
     to_claim = {there: here for here, there in alignment.pairs}
     for place in _alone(alignment.claim, to_source):
         partner = to_source.get(place + 1)
-        if partner is not None:
-            denied = _denied_before(alignment.source, partner)
-        else:
-            denied = any(token.kind == "not" for token in alignment.source)
-        if not denied:
+        if partner is None or _denied_before(alignment.source, partner):
+            continue
+        if not _refused(alignment.source[partner:]):
             yield f"{alignment.claim[place].text}: the source does not deny it"
+    if only_if:
+        return
     for place in _alone(alignment.source, to_claim):
         partner = to_claim.get(place + 1)
         if partner is not None and not _denied_before(alignment.claim, partner):
@@ -121,6 +125,10 @@ def _glued(mine: Clause, theirs: Clause) -> Iterator[str]:
 def _alone(clause: Clause, partners: Mapping[int, int]) -> Iterator[int]:
     """Places of negations without a partner."""
     return (i for i, token in enumerate(clause) if token.kind == "not" and i not in partners)
+
+
+def _refused(clause: Clause) -> bool:
+    return any(one.kind == "not" and other.text in GRANTED for one, other in pairwise(clause))
 
 
 def _denied_before(clause: Clause, place: int) -> bool:
@@ -157,7 +165,8 @@ def _two_roles(one: str, other: str) -> bool:
 
 
 def _displaced(alignment: Alignment) -> Iterator[str]:
-    """Hardly any word is new, but a party stands elsewhere."""
+    """Hardly any word is new, but a party stands elsewhere, and not because it moved with the words
+    beside it."""
     there = {token.key for token in alignment.source}
     shared = sum(token.key in there for token in alignment.claim)
     if len(alignment.claim) < FEWEST or shared < SAME_WORDS * len(alignment.claim):
@@ -165,5 +174,18 @@ def _displaced(alignment: Alignment) -> Iterator[str]:
     placed = {here for here, _ in alignment.pairs}
     used = {alignment.claim[here].key for here in placed}
     for place, token in enumerate(alignment.claim):
-        if place not in placed and token.kind == "party" and token.key in there - used:
+        if place in placed or token.kind != "party" or token.key not in there - used:
+            continue
+        if not _beside(alignment.claim, token.key) & _beside(alignment.source, token.key):
             yield f"{token.text} stands in another place in the source"
+
+
+def _beside(clause: Clause, party: object) -> set[tuple[int, object]]:
+    """The words right before (-1) and after (1) a party, those of duty and permission aside."""
+    rest = [token for token in clause if token.kind not in ("must", "may", "by")]
+    found = set()
+    for place, token in enumerate(rest):
+        if token.key == party:
+            near = [(step, rest[place + step]) for step in (-1, 1) if 0 <= place + step < len(rest)]
+            found |= {(step, other.key) for step, other in near if other.kind != "party"}
+    return found

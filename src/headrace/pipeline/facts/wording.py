@@ -58,6 +58,12 @@ MAY = frozenset(
 BY = frozenset(["被", "由", "受", "遭", "by"])
 """Words that turn round who does what to whom."""
 
+GRANTED = frozenset(_listed("支持 采纳 准许"))
+"""What a court does, or does not do, with what was asked of it in the same sentence."""
+
+ONLY_IF = frozenset(_listed("才 才能 方 方可 方能 只有 only"))
+"""Words that make a condition of what a source puts as: not this, unless that."""
+
 _PAIRS = """
 以上/以下 增加/减少 增加/降低 提高/降低 上升/下降 高于/低于 大于/小于 多于/少于 超过/低于
 超过/不足 之前/之后 以前/以后 前/后 早于/晚于 同意/拒绝 同意/反对 批准/驳回 接受/拒绝
@@ -106,7 +112,9 @@ GENERAL = frozenset(
 JOINING = frozenset(_listed("或者 以及 还是 亦即"))
 """Chinese words that only join others (或者 ends like the name of a role)."""
 
-NO_PARTY = frozenset(_listed("地方 布局 终局 格局 结局 致人 杀人 伤人 害人 另一方面 一方面 方方面面"))
+NO_PARTY = frozenset(
+    _listed("地方 布局 终局 格局 结局 致人 杀人 伤人 害人 另一方面 一方面 方方面面")
+)
 """What ends like the name of a role and is none."""
 
 
