@@ -13,7 +13,7 @@ from headrace.pipeline.facts.conditions import dropped
 from headrace.pipeline.facts.contrast import contrast
 from headrace.pipeline.facts.kinds import Facts, Name, Provision
 from headrace.pipeline.facts.missing import Source, missing
-from headrace.pipeline.facts.reading import joined, read
+from headrace.pipeline.facts.reading import denies, joined, read
 from headrace.pipeline.sentences import sentence_spans
 from headrace.types import Hit, Span
 
@@ -23,8 +23,8 @@ WHOLE_CHUNK = 240
 WHOLE_PROVISION = 600
 """Characters up to which a longer chunk may support a sentence as a whole."""
 
-ALONE = 48
-"""UTF-8 bytes from which a sentence can be judged without the question."""
+ALONE, WORDS_ALONE = 48, 4
+"""UTF-8 bytes, or words, from which a sentence can be judged without the question."""
 
 ENOUGH = 0.65
 """Share of a sentence's terms that its span must cover. Below it, on the example documents, spans
@@ -141,7 +141,10 @@ def find_quotation(passage: Passage, text: str) -> Span | None:
 def leans(sentence: str) -> bool:
     """Whether a sentence means something only as the answer to its question: because it is short,
     or because its subject is a pronoun."""
-    return len(sentence.encode("utf-8", "replace")) < ALONE or bool(_PRONOUN.match(sentence))
+    if _PRONOUN.match(sentence):
+        return True
+    words = sum(token.kind in ("word", "party", "fact") for token in read(sentence).tokens)
+    return len(sentence.encode("utf-8", "replace")) < ALONE and words < WORDS_ALONE
 
 
 @lru_cache(maxsize=256)
@@ -169,7 +172,7 @@ def judge(
     facts = read(sentence)
     path = claims.terms(" ".join(passage.hit.path))
     wanted = claims.terms(_matter(sentence)) - path
-    leaning = leans(sentence)
+    leaning, denied = leans(sentence), denies(sentence)
     asked = claims.terms(question) - path if leaning else frozenset()
     windows = passage.windows[: len(passage.pieces)] if leaning else passage.windows
     for window in windows:
@@ -179,9 +182,12 @@ def judge(
         if score < ENOUGH:
             continue
         source = Source(window.facts, passage.over, passage.hit.text)
-        reason = next(missing(facts, source, elsewhere), "") or contrast(facts, window.facts)
+        reason = next(missing(facts, source, elsewhere), "") or contrast(
+            facts, window.facts, passage.over
+        )
         if not reason:
             reason = dropped(facts, window.span.of(passage.hit.text), read(question))
-        if not reason and claims.contradicts(sentence, window.facts.plain):
+        both_deny = denied and any(token.kind == "not" for token in window.facts.tokens)
+        if not reason and not both_deny and claims.contradicts(sentence, window.facts.plain):
             reason = "the source says otherwise"
         yield Judged(Evidence(passage.index, passage.in_document(window.span), score), reason)

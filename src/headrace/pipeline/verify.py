@@ -59,14 +59,14 @@ def verify(sentence: str, sources: Sequence[Passage], question: str) -> Verdict:
         return Verdict(text)
     if not claims.terms(text) and not read(text).written:
         return Verdict(text, (), "it claims nothing that could be checked")
-    if leans(text) and _repeats(text, question):
-        return Verdict(text, (), "it says nothing that the question does not")
     cited = {number - 1 for number in claims.markers(sentence)}
     order = sorted(sources, key=lambda passage: (passage.index not in cited, passage.index))
 
     copied = _copy(text, order)
     if copied is not None:
         return Verdict(text, (copied,))
+    if leans(text) and _repeats(text, question):
+        return Verdict(text, (), "it says nothing that the question does not")
     exact: list[Evidence] = []
     for quotation in claims.quoted(text):
         found = _locate(quotation, order)

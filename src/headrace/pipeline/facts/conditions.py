@@ -42,20 +42,32 @@ _CONDITION = re.compile(
 
 def dropped(claim: Facts, source: str, question: Facts) -> str:
     """The condition or exception that the claim leaves out; "" if there is none. A claim with a
-    condition of its own is only asked for exceptions."""
+    condition of its own is only asked for exceptions. Where several sentences of the source say
+    what a clause of the claim says, the one that is most like the whole claim decides."""
     said = frozenset(token.key for token in claim.tokens)
     asked = frozenset(token.key for token in question.tokens)
     parts = [frozenset(token.key for token in part) for part in clauses(claim.tokens)]
     conditional = bool(_OWN.search(claim.plain))
+    most: dict[frozenset[object], tuple[int, str]] = {}
     for sentence in _SENTENCE.findall(normalised(source)):
         around = [clause.strip() for clause in _CLAUSE.findall(sentence) if clause.strip()]
+        here: dict[frozenset[object], str] = {}
         for place, clause in enumerate(around):
-            if not any(_repeats(clause, part) for part in parts):
-                continue
-            for other, enough in _conditions(around, place, conditional):
-                if _share(other, said) <= enough and _share(other, asked) < 0.5:
-                    return f"the source says so only with: {other}"
-    return ""
+            for part in (part for part in parts if _repeats(clause, part)):
+                beside = _conditions(around, place, conditional)
+                left_out = (
+                    other
+                    for other, enough in beside
+                    if _share(other, said) <= enough and _share(other, asked) < 0.5
+                )
+                here[part] = here.get(part) or next(left_out, "")
+        alike = len(said & _keys(sentence)) if here else 0
+        for part, found in here.items():
+            known = most[part][0] if part in most else 0
+            if alike > known or (alike == known and not found):
+                most[part] = alike, found
+    condition = next((found for _, found in most.values() if found), "")
+    return condition and f"the source says so only with: {condition}"
 
 
 def _repeats(clause: str, part: frozenset[object]) -> bool:

@@ -18,7 +18,14 @@ from itertools import pairwise
 from headrace.pipeline.facts.aligning import Alignment, Clause, clauses, nearest
 from headrace.pipeline.facts.kinds import Facts, Number, Provision, Token
 from headrace.pipeline.facts.missing import same
-from headrace.pipeline.facts.wording import COUNTERPARTS, GENERAL, GRANTED, ONLY_IF, OPPOSITES
+from headrace.pipeline.facts.wording import (
+    COUNTERPARTS,
+    GENERAL,
+    GRANTED,
+    LEAVE,
+    ONLY_IF,
+    OPPOSITES,
+)
 
 ALIKE, FEWEST = 0.5, 3
 """Share and number of a clause's tokens that must have a partner before differences mean
@@ -29,19 +36,31 @@ SAME_WORDS = 0.85
 that has no partner stands in another place."""
 
 
-def contrast(claim: Facts, source: Facts) -> str:
-    """The first difference, in words; "" if there is none."""
+def contrast(claim: Facts, source: Facts, over: Facts) -> str:
+    """The first difference, in words; "" if there is none. That the claim names the provision which
+    stands `over` the source has no counterpart in it."""
+    own = {fact[:3] for fact in over.written if isinstance(fact, Provision)}
+    said = tuple(
+        t for t in claim.tokens if not isinstance(t.key, Provision) or t.key[:3] not in own
+    )
     there = clauses(source.tokens)
     known = frozenset(token.key for token in source.tokens if token.kind == "party")
     place = -1
-    only_if = any(token.text.lower() in ONLY_IF for token in claim.tokens)
-    for clause in clauses(claim.tokens):
+    only_if = _only_if(claim)
+    for clause in clauses(said):
         alignment = nearest(clause, there, place)
         if alignment is not None:
             place = alignment.place
             for reason in _differences(alignment, known, only_if):
                 return reason
     return ""
+
+
+def _only_if(claim: Facts) -> bool:
+    """Whether it says `only if` where a source may say `not unless`: 须经同意, 未经同意不得."""
+    return any(token.text.lower() in ONLY_IF for token in claim.tokens) or any(
+        one.kind == "must" and other.text in LEAVE for one, other in pairwise(claim.tokens)
+    )
 
 
 def _differences(alignment: Alignment, known: frozenset[object], only_if: bool) -> Iterator[str]:
@@ -149,12 +168,20 @@ def _parties(gaps: Sequence[tuple[Clause, Clause]], known: frozenset[object]) ->
     of another role with a name of its own in law."""
     for mine, theirs in gaps:
         here, there = {token.key for token in mine}, {token.key for token in theirs}
-        rivals = [token for token in theirs if token.kind == "party" and token.key not in here]
+        others = [token for token in theirs if token.kind == "party" and token.key not in here]
         for token in mine:
-            if token.kind != "party" or token.key in there or not rivals:
+            if token.kind != "party" or token.key in there:
                 continue
-            if token.key in known or any(_two_roles(token.text, one.text) for one in rivals):
+            rivals = [other for other in others if not _both_general(token.text, other.text)]
+            if rivals and (
+                token.key in known or any(_two_roles(token.text, one.text) for one in rivals)
+            ):
                 yield f"{token.text}: the source says {rivals[0].text} there"
+
+
+def _both_general(one: str, other: str) -> bool:
+    """当事人 and 双方 may be the same people; 单位 and 个人 are not."""
+    return {one, other} <= GENERAL and other not in COUNTERPARTS.get(one, frozenset())
 
 
 def _two_roles(one: str, other: str) -> bool:

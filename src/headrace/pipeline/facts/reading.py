@@ -50,7 +50,7 @@ _LEADING = re.compile(
     r"^.*(?:根据|依据|按照|依照|违反|符合|适用|参照|存在|属于|触犯|援引|结合|以及|或者|中华人民共和国|和|与|及|、|的)(?=.)"
 )
 _ASIDE = re.compile(r"[《》<>〈〉]|中华人民共和国")
-_THIS_LAW = re.compile(r"^(?:本|该|同|此|前述|上述)")
+_THIS_LAW = re.compile(r"^(?:本|该|同|此|前述|上述)|[本该此]\w{1,2}$")
 
 
 def normalised(text: str) -> str:
@@ -155,7 +155,7 @@ def _provision(match: re.Match[str], plain: str) -> Provision:
     if not law and match["part"] == "条":
         before = _LAW.search(plain, max(0, match.start() - 24), match.start())
         law = _LEADING.sub("", before[1]) if before else ""
-    law = "" if _THIS_LAW.match(law) else bare_title(law)
+    law = "" if _THIS_LAW.search(law) else bare_title(law)
     return Provision(match["part"], int(numerals.value(match["pn"])), sub, law)
 
 

@@ -14,19 +14,20 @@ WHOLE = (
 """Chinese words that look as if they held a negation or a number."""
 
 AT_MOST = (
-    "不得超过|不超过|不高于|不得高于|不多于|不得多于|不迟于|不晚于|不大于|至多|最多|最高|最长|以下|以内|之内"
+    "(?:不|不得|不能|不可以?|不应当?|未|没有)(?:超过|高于|多于|迟于|晚于|大于)"
+    "|至多|最多|最高|最长|以下|以内|之内"
     r"|(?i:\b(?:no|not)\s(?:more|later|longer|higher|greater)\sthan\b|\bat\smost\b|\bup\sto\b"
     r"|\ba\smaximum\sof\b)"
 )
 AT_LEAST = (
-    "不得少于|不少于|不低于|不得低于|不早于|不小于|不得小于|至少|最少|最低|最短|以上|满"
+    "(?:不|不得|不能|不可以?|不应当?)(?:少于|低于|早于|小于)|至少|最少|最低|最短|以上|满"
     r"|(?i:\b(?:no|not)\s(?:less|fewer|earlier|lower)\sthan\b|\bat\sleast\b|\ba\sminimum\sof\b)"
 )
 
 NOT = frozenset(
     _listed(
         """
-不 不得 不能 不可 不应 不准 不许 不予 不会 未 未予 无 没 没有 禁止 严禁 无权 不必 无须 无需
+不 不得 不能 不可 不应 不准 不许 不予 不会 可不 未 未予 无 没 没有 禁止 严禁 无权 不必 无须 无需
 并非 不是 拒绝 勿 切勿 毋须 不再 从未 尚未 并未 并不 绝不 决不 不可以 不能够 不应当
 不应该 不须 不需 不需要 不用 均不 也不 都不 而不 又不 无法 不允许 不得不 not no never none
 nor neither cannot can't without nobody nothing prohibited forbidden prohibit prohibits
@@ -63,6 +64,9 @@ GRANTED = frozenset(_listed("支持 采纳 准许"))
 
 ONLY_IF = frozenset(_listed("才 才能 方 方可 方能 只有 only"))
 """Words that make a condition of what a source puts as: not this, unless that."""
+
+LEAVE = frozenset(_listed("经 经过 征得 取得 获得"))
+"""After a word of duty: that it may not be done without leave."""
 
 _PAIRS = """
 以上/以下 增加/减少 增加/降低 提高/降低 上升/下降 高于/低于 大于/小于 多于/少于 超过/低于
