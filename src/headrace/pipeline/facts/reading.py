@@ -26,6 +26,7 @@ from headrace.pipeline.facts.kinds import (
 )
 from headrace.pipeline.facts.patterns import MASTER, MONTH
 from headrace.pipeline.facts.wording import (
+    AFFIRMING,
     BY,
     COUNTERPARTS,
     DENIABLE,
@@ -305,8 +306,16 @@ def _classified(word: str) -> tuple[tuple[Kind, str, str, int], ...]:
     for kind, words in _KINDS:
         if word in words:
             return ((kind, kind, word, 0),)
+    if not word:
+        return ()
     if len(word) > 1 and word[0] in DENYING:
         return ("not", "¬", word[0], 0), ("word", word[1:], word[1:], 1)
+    glued = len(word) - 1 if word[-1] == "不" and word not in AFFIRMING else word.find("未", 1)
+    if glued > 0:  # the segmenter takes 前未 and 人未 for words
+        after = (
+            (k, key, said, at + glued + 1) for k, key, said, at in _classified(word[glued + 1 :])
+        )
+        return (*_classified(word[:glued]), ("not", "¬", word[glued], glued), *after)
     if len(word) == 2 and word[0] == "有" and word[1] in DENIABLE:
         return (("word", word[1], word, 0),)
     if word in STOP or word in JOINING:

@@ -27,7 +27,7 @@ AT_LEAST = (
 NOT = frozenset(
     _listed(
         """
-不 不得 不能 不可 不应 不准 不许 不予 不会 可不 未 未予 无 没 没有 禁止 严禁 无权 不必 无须 无需
+不 不得 不能 不可 不应 不准 不许 不予 不会 未 未予 无 没 没有 禁止 严禁 无权 不必 无须 无需
 并非 不是 拒绝 勿 切勿 毋须 不再 从未 尚未 并未 并不 绝不 决不 不可以 不能够 不应当
 不应该 不须 不需 不需要 不用 均不 也不 都不 而不 又不 无法 不允许 不得不 not no never none
 nor neither cannot can't without nobody nothing prohibited forbidden prohibit prohibits
@@ -35,6 +35,9 @@ forbid forbids
 """
     )
 ) - {"不得不"}
+AFFIRMING = frozenset(_listed("无不 不得不 莫不 要不"))
+"""What ends like a negation and is none."""
+
 DENYING = "不未无"
 """A Chinese word that begins with one of these denies the rest of it, unless it is `WHOLE`."""
 
