@@ -19,6 +19,7 @@ from headrace.pipeline.facts.aligning import Alignment, Clause, clauses, nearest
 from headrace.pipeline.facts.kinds import Facts, Number, Provision, Token
 from headrace.pipeline.facts.missing import same
 from headrace.pipeline.facts.wording import (
+    ANYBODY,
     COUNTERPARTS,
     GENERAL,
     GRANTED,
@@ -201,7 +202,7 @@ def _displaced(alignment: Alignment) -> Iterator[str]:
     placed = {here for here, _ in alignment.pairs}
     used = {alignment.claim[here].key for here in placed}
     for place, token in enumerate(alignment.claim):
-        if place in placed or token.kind != "party" or token.key not in there - used:
+        if place in placed or token.kind != "party" or token.key not in there - used - ANYBODY:
             continue
         if not _beside(alignment.claim, token.key) & _beside(alignment.source, token.key):
             yield f"{token.text} stands in another place in the source"

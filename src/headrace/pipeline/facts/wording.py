@@ -124,6 +124,9 @@ NO_PARTY = frozenset(
 )
 """What ends like the name of a role and is none."""
 
+ANYBODY = frozenset(_listed("他人 个人 本人 对方 一方 双方 各方 另一方 任何人"))
+"""Parties of whom a sentence tells by the words around them who they are."""
+
 
 def _both_ways(table: str) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
