@@ -98,7 +98,7 @@ async def test_an_answer_is_no_refusal(services: Services) -> None:
 @pytest.mark.parametrize(
     ("question", "values", "words"),
     [
-        ("What is the fine for a dog without a leash?", {"150 crown", "200 crown"}, "contradict"),
+        ("What is the fine for a dog without a leash?", {"150 crowns", "200 crowns"}, "contradict"),
         ("居住区夜间噪声不得超过多少分贝？", {"45分贝", "50分贝"}, "矛盾"),
     ],
 )
@@ -112,7 +112,7 @@ async def test_contradictory_passages_are_both_quoted(
     assert words in text(events)
     quotes = {e.quote.number: e.quote for e in events if isinstance(e, QuoteEvent)}
     for number, value in zip(conflict.quotes, conflict.values, strict=True):
-        assert value.rstrip("crown ") in quotes[number].text
+        assert value in quotes[number].text
         assert f"[{number}]" in text(events)
     assert len(set(conflict.sources)) == 2
 

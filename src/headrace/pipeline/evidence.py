@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from headrace.pipeline import claims
 from headrace.pipeline.facts.conditions import dropped
 from headrace.pipeline.facts.contrast import contrast
-from headrace.pipeline.facts.kinds import Facts, Provision
+from headrace.pipeline.facts.kinds import Facts, Name, Provision
 from headrace.pipeline.facts.missing import Source, missing
-from headrace.pipeline.facts.reading import joined, read
+from headrace.pipeline.facts.reading import denies, joined, read
 from headrace.pipeline.sentences import sentence_spans
 from headrace.types import Hit, Span
 
@@ -23,8 +23,8 @@ WHOLE_CHUNK = 240
 WHOLE_PROVISION = 600
 """Characters up to which a longer chunk may support a sentence as a whole."""
 
-ALONE = 48
-"""UTF-8 bytes from which a sentence can be judged without the question."""
+ALONE, WORDS_ALONE = 48, 4
+"""UTF-8 bytes, or words, from which a sentence can be judged without the question."""
 
 ENOUGH = 0.65
 """Share of a sentence's terms that its span must cover. Below it, on the example documents, spans
@@ -33,8 +33,15 @@ were found that only shared the topic."""
 _LABEL = re.compile(r"\s*(?:第\s?[\d零〇一二三四五六七八九十百千]{1,9}\s?条(?:之\S)?|Article \d+)")
 _ITEM = re.compile(r"[(（](?:\d{1,2}|[一二三四五六七八九十]{1,3})[)）]\s*")
 _PRONOUN = re.compile(
-    r"\W*(?:(?:it|they|this|that|these|those|he|she)\b|[它其这该此])", re.IGNORECASE
+    r"\W*(?:(?:it|they|this|that|these|those|he|she)\b"
+    r"|其(?![次他余实])|此(?!外)|[它这该])",
+    re.IGNORECASE,
 )
+_FRAME = re.compile(
+    r"(?:根据|依据|按照|依照)[我国现行有关相上述该本以法律规条例司解释和及与或之的、\s]{0,20}规定[,:]?"
+    r"|^\W*(?:明确|也|还)?规定[,:]"
+)
+"""By what a sentence says where it has it from, provisions and titles taken out."""
 
 
 class Evidence(NamedTuple):
@@ -134,7 +141,23 @@ def find_quotation(passage: Passage, text: str) -> Span | None:
 def leans(sentence: str) -> bool:
     """Whether a sentence means something only as the answer to its question: because it is short,
     or because its subject is a pronoun."""
-    return len(sentence.encode("utf-8", "replace")) < ALONE or bool(_PRONOUN.match(sentence))
+    if _PRONOUN.match(sentence):
+        return True
+    words = sum(token.kind in ("word", "party", "fact") for token in read(sentence).tokens)
+    return len(sentence.encode("utf-8", "replace")) < ALONE and words < WORDS_ALONE
+
+
+@lru_cache(maxsize=256)
+def _matter(text: str) -> str:
+    """A sentence without its references and titles, which are compared by value, and without the
+    phrase that they stand in (根据《劳动法》第44条规定, ...)."""
+    facts = read(text)
+    plain, end, kept = facts.plain, 0, []
+    for token in facts.tokens:
+        if isinstance(token.key, Provision | Name) and token.start >= end:
+            kept.append(plain[end : token.start])
+            end = token.start + len(token.text)
+    return _FRAME.sub("", " ".join((*kept, plain[end:])))
 
 
 def judge(
@@ -148,8 +171,8 @@ def judge(
     must cover much of the question too, and may not join what stands side by side."""
     facts = read(sentence)
     path = claims.terms(" ".join(passage.hit.path))
-    wanted = claims.terms(sentence) - path
-    leaning = leans(sentence)
+    wanted = claims.terms(_matter(sentence)) - path
+    leaning, denied = leans(sentence), denies(sentence)
     asked = claims.terms(question) - path if leaning else frozenset()
     windows = passage.windows[: len(passage.pieces)] if leaning else passage.windows
     for window in windows:
@@ -159,9 +182,12 @@ def judge(
         if score < ENOUGH:
             continue
         source = Source(window.facts, passage.over, passage.hit.text)
-        reason = next(missing(facts, source, elsewhere), "") or contrast(facts, window.facts)
+        reason = next(missing(facts, source, elsewhere), "") or contrast(
+            facts, window.facts, passage.over
+        )
         if not reason:
             reason = dropped(facts, window.span.of(passage.hit.text), read(question))
-        if not reason and claims.contradicts(sentence, window.facts.plain):
+        both_deny = denied and any(token.kind == "not" for token in window.facts.tokens)
+        if not reason and not both_deny and claims.contradicts(sentence, window.facts.plain):
             reason = "the source says otherwise"
         yield Judged(Evidence(passage.index, passage.in_document(window.span), score), reason)

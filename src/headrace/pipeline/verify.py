@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from headrace.pipeline import claims
@@ -31,6 +32,8 @@ _GREETING = re.compile(
 )
 """Greetings, the only sentences without a claim that pass. `Yes.` and 是的。 alone are claims that
 nobody can check."""
+
+_OMISSION = re.compile(r"…+|\[(?:…|\.{3})\]|(?<!\.)\.{3}(?!\.)")
 
 RIVAL = 0.05
 """By how much a passage that contradicts a sentence must be more like it than the one that supports
@@ -56,20 +59,20 @@ def verify(sentence: str, sources: Sequence[Passage], question: str) -> Verdict:
         return Verdict(text)
     if not claims.terms(text) and not read(text).written:
         return Verdict(text, (), "it claims nothing that could be checked")
-    if leans(text) and _repeats(text, question):
-        return Verdict(text, (), "it says nothing that the question does not")
     cited = {number - 1 for number in claims.markers(sentence)}
     order = sorted(sources, key=lambda passage: (passage.index not in cited, passage.index))
 
     copied = _copy(text, order)
     if copied is not None:
         return Verdict(text, (copied,))
+    if leans(text) and _repeats(text, question):
+        return Verdict(text, (), "it says nothing that the question does not")
     exact: list[Evidence] = []
     for quotation in claims.quoted(text):
         found = _locate(quotation, order)
-        if found is None:
+        if not found:
             return Verdict(text, (), f"the quotation {quotation!r} is not in the sources")
-        exact.append(found)
+        exact += found
     if exact and _only_quotes(text):
         return Verdict(text, tuple(exact))
     return _support(text, order, cited, exact, question)
@@ -118,12 +121,14 @@ def _repeats(text: str, question: str) -> bool:
     )
 
 
-def _locate(quotation: str, order: Sequence[Passage]) -> Evidence | None:
+def _locate(quotation: str, order: Sequence[Passage]) -> list[Evidence]:
+    """Where one passage has a quotation: each part of it between marks of omission, in order."""
+    parts = [part.strip() for part in _OMISSION.split(quotation) if part.strip()]
     for passage in order:
-        span = find_quotation(passage, quotation)
-        if span is not None:
-            return Evidence(passage.index, span, 1.0)
-    return None
+        spans = [span for part in parts if (span := find_quotation(passage, part)) is not None]
+        if len(spans) == len(parts) and all(a.end <= b.start for a, b in pairwise(spans)):
+            return [Evidence(passage.index, span, 1.0) for span in spans]
+    return []
 
 
 def _copy(text: str, order: Sequence[Passage]) -> Evidence | None:

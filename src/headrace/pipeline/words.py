@@ -28,12 +28,9 @@ STOP = frozenset(_ENGLISH.split()) | frozenset(_CHINESE.split())
 GLUE = frozenset("的了和与吗呢吧啊么什怎哪谁几是这那我你您他她它们就都也还被把给让且并但若则之其该")
 """Characters that join words and are part of hardly any."""
 
-DENIAL = re.compile(
-    r"\b(?:not|never|cannot|no|nobody|none|nor|neither|prohibit\w*|forbid\w*|forbidden)\b|n't\b"
-    r"|不|未|没有|禁止|无权|无需|无须|拒绝|严禁",
+EVERYBODY = re.compile(
+    r"\b(?:anyone|anybody|everyone|everybody|always)\b"
+    r"|任何|(?<![体家民人方其归位司者社位])所有(?![权人者制])|一律|一切",
     re.IGNORECASE,
 )
-EVERYBODY = re.compile(
-    r"\b(?:anyone|anybody|everyone|everybody|always)\b|任何|所有|一律|一切", re.IGNORECASE
-)
-"""Who claims something of all must find it said of all."""
+"""Who claims something of all must find it said of all. (所有 is also what one owns.)"""

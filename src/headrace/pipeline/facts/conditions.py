@@ -11,12 +11,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from headrace.pipeline.facts.aligning import clauses
 from headrace.pipeline.facts.kinds import Facts
 from headrace.pipeline.facts.reading import normalised, read
 
 REPEATED, ABSENT, EXCEPTED = 0.8, 0.15, 0.5
 """Shares of a clause's words: from the first on, the sentence repeats it; up to the second, it has
 nothing of a condition, and up to the third of an exception, which names the parties again."""
+
+FEWEST = 3
+"""Words of a clause below which to have them all is chance."""
 
 _OWN = re.compile(r"如果|若|(?:的|后|时|情况下)[,，]|(?i:\b(?:if|when|unless|except|after)\b)")
 
@@ -38,39 +42,59 @@ _CONDITION = re.compile(
 
 def dropped(claim: Facts, source: str, question: Facts) -> str:
     """The condition or exception that the claim leaves out; "" if there is none. A claim with a
-    condition of its own is only asked for exceptions."""
+    condition of its own is only asked for exceptions. Where several sentences of the source say
+    what a clause of the claim says, the one that is most like the whole claim decides."""
     said = frozenset(token.key for token in claim.tokens)
     asked = frozenset(token.key for token in question.tokens)
+    parts = [frozenset(token.key for token in part) for part in clauses(claim.tokens)]
     conditional = bool(_OWN.search(claim.plain))
+    most: dict[frozenset[object], tuple[int, str]] = {}
     for sentence in _SENTENCE.findall(normalised(source)):
-        clauses = [clause.strip() for clause in _CLAUSE.findall(sentence) if clause.strip()]
-        for place, clause in enumerate(clauses):
-            if not _repeats(clause, said):
-                continue
-            for other, enough in _conditions(clauses, place, conditional):
-                if _share(other, said) <= enough and _share(other, asked) < 0.5:
-                    return f"the source says so only with: {other}"
-    return ""
+        around = [clause.strip() for clause in _CLAUSE.findall(sentence) if clause.strip()]
+        here: dict[frozenset[object], str] = {}
+        for place, clause in enumerate(around):
+            for part in (part for part in parts if _repeats(clause, part)):
+                beside = _conditions(around, place, conditional)
+                left_out = (
+                    other
+                    for other, enough in beside
+                    if _share(other, said) <= enough and _share(other, asked) < 0.5
+                )
+                here[part] = here.get(part) or next(left_out, "")
+        alike = len(said & _keys(sentence)) if here else 0
+        for part, found in here.items():
+            known = most[part][0] if part in most else 0
+            if alike > known or (alike == known and not found):
+                most[part] = alike, found
+    condition = next((found for _, found in most.values() if found), "")
+    return condition and f"the source says so only with: {condition}"
 
 
-def _repeats(clause: str, said: frozenset[object]) -> bool:
-    tokens = read(clause).tokens
-    return len(tokens) >= 3 and _share(clause, said) >= REPEATED
+def _repeats(clause: str, part: frozenset[object]) -> bool:
+    """Whether a clause of the claim says what one of the source does, its negation included."""
+    keys = _keys(clause)
+    return (
+        len(keys) >= FEWEST and _share(clause, part) >= REPEATED and ("¬" in keys) == ("¬" in part)
+    )
 
 
-def _conditions(clauses: list[str], place: int, conditional: bool) -> Iterator[tuple[str, float]]:
+def _conditions(around: list[str], place: int, conditional: bool) -> Iterator[tuple[str, float]]:
     """Conditions and exceptions beside a clause, each with what a claim may have of it at most."""
-    if place and not conditional and _CONDITION.search(clauses[place - 1]):
-        yield clauses[place - 1], ABSENT
+    if place and not conditional and _CONDITION.search(around[place - 1]):
+        yield around[place - 1], ABSENT
     for near in (place - 1, place + 1):
-        if 0 <= near < len(clauses) and _excepts(clauses[near]):
-            yield clauses[near], EXCEPTED
+        if 0 <= near < len(around) and _excepts(around[near]):
+            yield around[near], EXCEPTED
 
 
 def _excepts(clause: str) -> bool:
     return bool(_EXCEPTION.search(clause)) and not _SAVING.search(clause)
 
 
+def _keys(clause: str) -> set[object]:
+    return {token.key for token in read(clause).tokens if token.kind not in ("must", "may", "end")}
+
+
 def _share(clause: str, known: frozenset[object]) -> float:
-    keys = {token.key for token in read(clause).tokens if token.kind not in ("must", "may", "end")}
+    keys = _keys(clause)
     return len(keys & known) / len(keys) if keys else 1.0

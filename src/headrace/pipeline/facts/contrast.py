@@ -13,11 +13,20 @@ are alike enough, what stands in one place of both is compared:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from headrace.pipeline.facts.aligning import Alignment, Clause, clauses, nearest
-from headrace.pipeline.facts.kinds import Facts, Number, Token
+from headrace.pipeline.facts.kinds import Facts, Number, Provision, Token
 from headrace.pipeline.facts.missing import same
-from headrace.pipeline.facts.wording import COUNTERPARTS, GENERAL, OPPOSITES
+from headrace.pipeline.facts.wording import (
+    ANYBODY,
+    COUNTERPARTS,
+    GENERAL,
+    GRANTED,
+    LEAVE,
+    ONLY_IF,
+    OPPOSITES,
+)
 
 ALIKE, FEWEST = 0.5, 3
 """Share and number of a clause's tokens that must have a partner before differences mean
@@ -28,21 +37,34 @@ SAME_WORDS = 0.85
 that has no partner stands in another place."""
 
 
-def contrast(claim: Facts, source: Facts) -> str:
-    """The first difference, in words; "" if there is none."""
+def contrast(claim: Facts, source: Facts, over: Facts) -> str:
+    """The first difference, in words; "" if there is none. That the claim names the provision which
+    stands `over` the source has no counterpart in it."""
+    own = {fact[:3] for fact in over.written if isinstance(fact, Provision)}
+    said = tuple(
+        t for t in claim.tokens if not isinstance(t.key, Provision) or t.key[:3] not in own
+    )
     there = clauses(source.tokens)
     known = frozenset(token.key for token in source.tokens if token.kind == "party")
     place = -1
-    for clause in clauses(claim.tokens):
+    only_if = _only_if(claim)
+    for clause in clauses(said):
         alignment = nearest(clause, there, place)
         if alignment is not None:
             place = alignment.place
-            for reason in _differences(alignment, known):
+            for reason in _differences(alignment, known, only_if):
                 return reason
     return ""
 
 
-def _differences(alignment: Alignment, known: frozenset[object]) -> Iterator[str]:
+def _only_if(claim: Facts) -> bool:
+    """Whether it says `only if` where a source may say `not unless`: 须经同意, 未经同意不得."""
+    return any(token.text.lower() in ONLY_IF for token in claim.tokens) or any(
+        one.kind == "must" and other.text in LEAVE for one, other in pairwise(claim.tokens)
+    )
+
+
+def _differences(alignment: Alignment, known: frozenset[object], only_if: bool) -> Iterator[str]:
     turned = any(t.kind == "by" for t in alignment.claim) != any(
         t.kind == "by" for t in alignment.source
     )
@@ -55,7 +77,7 @@ def _differences(alignment: Alignment, known: frozenset[object]) -> Iterator[str
         yield from _glued(mine, theirs)
         yield from _values(mine, theirs)
         yield from _opposites(mine, theirs)
-    yield from _negations(alignment)
+    yield from _negations(alignment, only_if)
     yield from _duties(gaps)
     if not turned:
         yield from _parties(gaps, known)
@@ -73,6 +95,8 @@ def _values(mine: Clause, theirs: Clause) -> Iterator[str]:
 def _rival(token: Token, other: Token) -> bool:
     if other.kind != "fact" or type(token.key) is not type(other.key):
         return False
+    if isinstance(token.key, Provision) and isinstance(other.key, Provision):
+        return token.key.part == other.key.part
     if isinstance(token.key, Number) and isinstance(other.key, Number):
         return token.key.unit == other.key.unit
     return True
@@ -89,18 +113,20 @@ def _opposites(mine: Clause, theirs: Clause) -> Iterator[str]:
             yield f"{token.text}: the source bounds it the other way"
 
 
-def _negations(alignment: Alignment) -> Iterator[str]:
-    """A negation whose next word has a partner must stand before the partner too."""
+def _negations(alignment: Alignment, only_if: bool) -> Iterator[str]:
+    """A negation whose next word has a partner must stand before the partner too, or what the
+    clause asks for is refused at its end (请求..., 人民法院不予支持). What the source does not
+    speak of may be denied (不同于...). Who says `only if` denies the rest by turning both round."""
     to_source = dict(alignment.pairs)
     to_claim = {there: here for here, there in alignment.pairs}
     for place in _alone(alignment.claim, to_source):
         partner = to_source.get(place + 1)
-        if partner is not None:
-            denied = _denied_before(alignment.source, partner)
-        else:
-            denied = any(token.kind == "not" for token in alignment.source)
-        if not denied:
+        if partner is None or _denied_before(alignment.source, partner):
+            continue
+        if not _refused(alignment.source[partner:]):
             yield f"{alignment.claim[place].text}: the source does not deny it"
+    if only_if:
+        return
     for place in _alone(alignment.source, to_claim):
         partner = to_claim.get(place + 1)
         if partner is not None and not _denied_before(alignment.claim, partner):
@@ -121,6 +147,10 @@ def _alone(clause: Clause, partners: Mapping[int, int]) -> Iterator[int]:
     return (i for i, token in enumerate(clause) if token.kind == "not" and i not in partners)
 
 
+def _refused(clause: Clause) -> bool:
+    return any(one.kind == "not" and other.text in GRANTED for one, other in pairwise(clause))
+
+
 def _denied_before(clause: Clause, place: int) -> bool:
     return any(token.kind == "not" for token in clause[max(0, place - 3) : place])
 
@@ -139,12 +169,20 @@ def _parties(gaps: Sequence[tuple[Clause, Clause]], known: frozenset[object]) ->
     of another role with a name of its own in law."""
     for mine, theirs in gaps:
         here, there = {token.key for token in mine}, {token.key for token in theirs}
-        rivals = [token for token in theirs if token.kind == "party" and token.key not in here]
+        others = [token for token in theirs if token.kind == "party" and token.key not in here]
         for token in mine:
-            if token.kind != "party" or token.key in there or not rivals:
+            if token.kind != "party" or token.key in there:
                 continue
-            if token.key in known or any(_two_roles(token.text, one.text) for one in rivals):
+            rivals = [other for other in others if not _both_general(token.text, other.text)]
+            if rivals and (
+                token.key in known or any(_two_roles(token.text, one.text) for one in rivals)
+            ):
                 yield f"{token.text}: the source says {rivals[0].text} there"
+
+
+def _both_general(one: str, other: str) -> bool:
+    """当事人 and 双方 may be the same people; 单位 and 个人 are not."""
+    return {one, other} <= GENERAL and other not in COUNTERPARTS.get(one, frozenset())
 
 
 def _two_roles(one: str, other: str) -> bool:
@@ -155,7 +193,8 @@ def _two_roles(one: str, other: str) -> bool:
 
 
 def _displaced(alignment: Alignment) -> Iterator[str]:
-    """Hardly any word is new, but a party stands elsewhere."""
+    """Hardly any word is new, but a party stands elsewhere, and not because it moved with the words
+    beside it."""
     there = {token.key for token in alignment.source}
     shared = sum(token.key in there for token in alignment.claim)
     if len(alignment.claim) < FEWEST or shared < SAME_WORDS * len(alignment.claim):
@@ -163,5 +202,18 @@ def _displaced(alignment: Alignment) -> Iterator[str]:
     placed = {here for here, _ in alignment.pairs}
     used = {alignment.claim[here].key for here in placed}
     for place, token in enumerate(alignment.claim):
-        if place not in placed and token.kind == "party" and token.key in there - used:
+        if place in placed or token.kind != "party" or token.key not in there - used - ANYBODY:
+            continue
+        if not _beside(alignment.claim, token.key) & _beside(alignment.source, token.key):
             yield f"{token.text} stands in another place in the source"
+
+
+def _beside(clause: Clause, party: object) -> set[tuple[int, object]]:
+    """The words right before (-1) and after (1) a party, those of duty and permission aside."""
+    rest = [token for token in clause if token.kind not in ("must", "may", "by")]
+    found = set()
+    for place, token in enumerate(rest):
+        if token.key == party:
+            near = [(step, rest[place + step]) for step in (-1, 1) if 0 <= place + step < len(rest)]
+            found |= {(step, other.key) for step, other in near if other.kind != "party"}
+    return found

@@ -16,6 +16,7 @@ from headrace.pipeline.facts.kinds import (
     Provision,
     Time,
 )
+from headrace.pipeline.facts.reading import bare_title
 
 _ITEM = re.compile(r"^\s*[(（](?:[一二三四五六七八九十]{1,3}|\d{1,2})[)）]", re.M)
 _CONVERTIBLE = {"gram", "metre", "hour", "month", "day", "area", "litre", "hertz", "watt"}
@@ -74,7 +75,7 @@ def same(fact: Fact, other: Fact) -> bool:
     if isinstance(fact, Number) and isinstance(other, Date):
         return not fact.unit and fact.value == other.year
     if isinstance(fact, Provision) and isinstance(other, Provision):
-        return fact[:3] == other[:3] and (not fact.law or not other.law or fact.law == other.law)
+        return fact[:3] == other[:3] and (not fact.law or _one_law(fact.law, other.law, ""))
     return fact == other
 
 
@@ -105,13 +106,23 @@ def _provided(fact: Provision, source: Source) -> bool:
 
 
 def _one_law(named: str, other: str, over: str) -> bool:
-    if not named:
+    if not named or not (other or over):
         return True
     if other:
         return named in other or other in named
-    return named.lower() in over.lower() or any(
-        len(title) > 1 and title in named for title in re.split(r"[\s›]+", over) if title
+    over = bare_title(over)
+    return (
+        named.lower() in over.lower()
+        or any(len(title) > 1 and title in named for title in re.split(r"[\s›]+", over) if title)
+        or _interpretation(named, over)
     )
+
+
+def _interpretation(named: str, over: str) -> bool:
+    """Whether 民间借贷司法解释 can be short for 最高人民法院关于审理民间借贷案件...的规定."""
+    head = named.removesuffix("司法解释")
+    rest = iter(over)
+    return head not in ("", named) and "最高人民法院" in over and all(c in rest for c in head)
 
 
 def _listed(fact: Provision, elsewhere: frozenset[Provision]) -> bool:
@@ -120,7 +131,12 @@ def _listed(fact: Provision, elsewhere: frozenset[Provision]) -> bool:
 
 def _named(fact: Name, source: Source) -> bool:
     name = fact.text.lower()
-    return name in source.window.plain.lower() or name in source.over.plain.lower()
+    return any(
+        name in place.plain.lower()
+        or name in bare_title(place.plain).lower()
+        or _interpretation(fact.text, place.plain)
+        for place in (source.window, source.over)
+    )
 
 
 def _instead(fact: Fact, source: Source) -> str:

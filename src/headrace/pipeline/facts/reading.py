@@ -26,12 +26,15 @@ from headrace.pipeline.facts.kinds import (
 )
 from headrace.pipeline.facts.patterns import MASTER, MONTH
 from headrace.pipeline.facts.wording import (
+    AFFIRMING,
     BY,
     COUNTERPARTS,
     DENIABLE,
     DENYING,
+    JOINING,
     MAY,
     MUST,
+    NO_PARTY,
     NOT,
     PARTY_ENDS,
 )
@@ -45,9 +48,10 @@ _LAW = re.compile(
     r"([\u4e00-\u9fff]{1,20}(?:法典|宪法|法|条例|规定|办法|解释|规则|细则))(?:\(.{0,12}\))?\Z"
 )
 _LEADING = re.compile(
-    r"^.*(?:根据|依据|按照|依照|违反|符合|适用|参照|以及|或者|中华人民共和国|和|与|及|、|的)(?=.)"
+    r"^.*(?:根据|依据|按照|依照|违反|符合|适用|参照|存在|属于|触犯|援引|结合|以及|或者|中华人民共和国|和|与|及|、|的)(?=.)"
 )
-_THIS_LAW = re.compile(r"^(?:本|该|同|此|前述|上述)")
+_ASIDE = re.compile(r"[《》<>〈〉]|中华人民共和国")
+_THIS_LAW = re.compile(r"^(?:本|该|同|此|前述|上述)|[本该此]\w{1,2}$")
 
 
 def normalised(text: str) -> str:
@@ -57,6 +61,11 @@ def normalised(text: str) -> str:
         return text
     plain = text.replace("，", ", ").encode("utf-8", "replace").decode()
     return unicodedata.normalize("NFKC", plain)
+
+
+def bare_title(text: str) -> str:
+    """A law's title without its brackets, those of titles within it, and the state's name."""
+    return _ASIDE.sub("", text)
 
 
 @lru_cache(maxsize=8192)
@@ -132,7 +141,7 @@ def _fact(match: re.Match[str], name: str, plain: str) -> Fact | None:
     if name == "ordinal":
         return Number(numerals.value(match["on"] or match["oe"]), "ordinal")
     if name == "title":
-        return Name(said[1:-1].removeprefix("中华人民共和国"))
+        return Name(bare_title(said))
     return _quantity(match)
 
 
@@ -147,7 +156,7 @@ def _provision(match: re.Match[str], plain: str) -> Provision:
     if not law and match["part"] == "条":
         before = _LAW.search(plain, max(0, match.start() - 24), match.start())
         law = _LEADING.sub("", before[1]) if before else ""
-    law = "" if _THIS_LAW.match(law) else law.removeprefix("中华人民共和国")
+    law = "" if _THIS_LAW.search(law) else bare_title(law)
     return Provision(match["part"], int(numerals.value(match["pn"])), sub, law)
 
 
@@ -297,13 +306,22 @@ def _classified(word: str) -> tuple[tuple[Kind, str, str, int], ...]:
     for kind, words in _KINDS:
         if word in words:
             return ((kind, kind, word, 0),)
+    if not word:
+        return ()
     if len(word) > 1 and word[0] in DENYING:
         return ("not", "¬", word[0], 0), ("word", word[1:], word[1:], 1)
+    glued = len(word) - 1 if word[-1] == "不" and word not in AFFIRMING else word.find("未", 1)
+    if glued > 0:  # the segmenter takes 前未 and 人未 for words
+        after = (
+            (k, key, said, at + glued + 1) for k, key, said, at in _classified(word[glued + 1 :])
+        )
+        return (*_classified(word[:glued]), ("not", "¬", word[glued], glued), *after)
     if len(word) == 2 and word[0] == "有" and word[1] in DENIABLE:
         return (("word", word[1], word, 0),)
-    if word in COUNTERPARTS or (len(word) > 1 and word.endswith(tuple(PARTY_ENDS))):
-        return (("party", word, word, 0),)
-    return () if word in STOP else (("word", word, word, 0),)
+    if word in STOP or word in JOINING:
+        return ()
+    named = len(word) > 1 and word.endswith(tuple(PARTY_ENDS)) and word not in NO_PARTY
+    return (("party" if named or word in COUNTERPARTS else "word", word, word, 0),)
 
 
 _KINDS: tuple[tuple[Kind, frozenset[str]], ...] = (("must", MUST), ("may", MAY), ("by", BY))

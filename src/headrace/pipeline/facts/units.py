@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from fractions import Fraction
 
 _TABLE = """
@@ -69,7 +68,7 @@ for _form in _CLASSIFIERS.split():
 
 _HAN = sorted((form for form in _OWN if not form.isascii()), key=len, reverse=True)
 _LATIN = sorted((form for form in _OWN if form.isascii() and form != "%"), key=len, reverse=True)
-HAN = "|".join(map(re.escape, _HAN))
+HAN = "|".join(form + ("(?![民员身事格])" if form == "人" else "") for form in _HAN)
 LATIN = (
     r"(?:(?:calendar|consecutive|full|whole|more|additional|further|percentage)[\s-]+){0,2}"
     rf"(?:(?:working|business)[\s-]+days?|square\s+(?:metres?|meters?)|{'|'.join(_LATIN)})\b"

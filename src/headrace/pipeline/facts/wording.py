@@ -14,12 +14,13 @@ WHOLE = (
 """Chinese words that look as if they held a negation or a number."""
 
 AT_MOST = (
-    "不得超过|不超过|不高于|不得高于|不多于|不得多于|不迟于|不晚于|不大于|至多|最多|最高|最长|以下|以内|之内"
+    "(?:不|不得|不能|不可以?|不应当?|未|没有)(?:超过|高于|多于|迟于|晚于|大于)"
+    "|至多|最多|最高|最长|以下|以内|之内"
     r"|(?i:\b(?:no|not)\s(?:more|later|longer|higher|greater)\sthan\b|\bat\smost\b|\bup\sto\b"
     r"|\ba\smaximum\sof\b)"
 )
 AT_LEAST = (
-    "不得少于|不少于|不低于|不得低于|不早于|不小于|不得小于|至少|最少|最低|最短|以上|满"
+    "(?:不|不得|不能|不可以?|不应当?)(?:少于|低于|早于|小于)|至少|最少|最低|最短|以上|满"
     r"|(?i:\b(?:no|not)\s(?:less|fewer|earlier|lower)\sthan\b|\bat\sleast\b|\ba\sminimum\sof\b)"
 )
 
@@ -34,6 +35,9 @@ forbid forbids
 """
     )
 ) - {"不得不"}
+AFFIRMING = frozenset(_listed("无不 不得不 莫不 要不"))
+"""What ends like a negation and is none."""
+
 DENYING = "不未无"
 """A Chinese word that begins with one of these denies the rest of it, unless it is `WHOLE`."""
 
@@ -57,6 +61,15 @@ MAY = frozenset(
 
 BY = frozenset(["被", "由", "受", "遭", "by"])
 """Words that turn round who does what to whom."""
+
+GRANTED = frozenset(_listed("支持 采纳 准许"))
+"""What a court does, or does not do, with what was asked of it in the same sentence."""
+
+ONLY_IF = frozenset(_listed("才 才能 方 方可 方能 只有 only"))
+"""Words that make a condition of what a source puts as: not this, unless that."""
+
+LEAVE = frozenset(_listed("经 经过 征得 取得 获得"))
+"""After a word of duty: that it may not be done without leave."""
 
 _PAIRS = """
 以上/以下 增加/减少 增加/降低 提高/降低 上升/下降 高于/低于 大于/小于 多于/少于 超过/低于
@@ -102,6 +115,17 @@ GENERAL = frozenset(
     )
 )
 """Parties that may be meant by a name of another kind: a lessor is a party to the contract."""
+
+JOINING = frozenset(_listed("或者 以及 还是 亦即"))
+"""Chinese words that only join others (或者 ends like the name of a role)."""
+
+NO_PARTY = frozenset(
+    _listed("地方 布局 终局 格局 结局 致人 杀人 伤人 害人 另一方面 一方面 方方面面")
+)
+"""What ends like the name of a role and is none."""
+
+ANYBODY = frozenset(_listed("他人 个人 本人 对方 一方 双方 各方 另一方 任何人"))
+"""Parties of whom a sentence tells by the words around them who they are."""
 
 
 def _both_ways(table: str) -> dict[str, frozenset[str]]:
