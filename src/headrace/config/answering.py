@@ -86,6 +86,12 @@ class AnswerOptions(Options):
     prompt_tokens: int = Field(
         1024, ge=128, description="Token budget of the prompt; passages beyond it are left out."
     )
+    widen: Literal["off", "cut", "section"] = Field(
+        "cut",
+        description="What is read beside a passage found, as far as `prompt_tokens` allow: the "
+        "next chunk or the one before where a paragraph, list or table was cut in two (`cut`), "
+        "those of the same section in any case (`section`), nothing (`off`).",
+    )
     max_quotes: int = Field(
         3, ge=1, le=50, description="Most quotations in an answer made of quotations alone."
     )

@@ -21,6 +21,7 @@ from headrace.pipeline.quoting import choose_in_time
 from headrace.pipeline.refusal import conflicts, refused, supported
 from headrace.pipeline.services import Services
 from headrace.pipeline.versions import current
+from headrace.pipeline.widening import widened
 from headrace.pipeline.writing import Writer
 from headrace.retrieval.collections import held_embedder
 from headrace.retrieval.embedded import EmbeddedIndex
@@ -113,11 +114,15 @@ async def _answer(services: Services, request: AnswerRequest) -> AsyncGenerator[
     yield HitsEvent(result.hits)
 
     hits, superseded = await asyncio.to_thread(current, result.hits, index)
-    sources = passages(hits)
-    checker = Checker(plan, index, sources)
-    support, problem = await supported(services, plan, index, sources)
+    found = passages(hits)
+    support, problem = await supported(services, plan, index, found)
     run.skipped += [problem] if problem else []
     yield run.stage("relevance", str(support))
+    sources = found
+    if support.enough:
+        sources = await asyncio.to_thread(_read, request, plan, index, found)
+        yield run.stage("widen", _more(found, sources))
+    checker = Checker(plan, index, sources)
     if not support.enough:
         yield checker.refuse()
     else:
@@ -135,11 +140,28 @@ async def _answer(services: Services, request: AnswerRequest) -> AsyncGenerator[
                 yield event
             yield run.stage("quote")
     if checker.refused:
-        yield refused(support, sources)
+        yield refused(support, found)
     else:
         async for event in conflicts(plan, checker, sources, superseded):
             yield event
     yield _done(services, plan, checker, result, run)
+
+
+def _read(
+    request: AnswerRequest, plan: Plan, index: EmbeddedIndex, found: Sequence[Passage]
+) -> list[Passage]:
+    """What is read of the passages found: more than was found, where that fits. Blocks."""
+    answer = plan.answer
+    used = prompt_estimate(answer.system_prompt, found, request.history, plan.question)
+    hits = [passage.hit for passage in found]
+    left = answer.prompt_tokens - used
+    return passages(widened(hits, index, request.where, answer.widen, left))
+
+
+def _more(found: Sequence[Passage], sources: Sequence[Passage]) -> str:
+    """The detail of the event: how much more is read than was found."""
+    before, after = (sum(len(each.hit.text) for each in some) for some in (found, sources))
+    return f"{after - before} characters beside {before} found, {len(sources)} passages"
 
 
 async def _write(
