@@ -382,11 +382,11 @@ async def test_what_a_stopped_generator_used_is_not_waited_for(tmp_path: Path) -
             def __getattr__(self, name: str) -> Any:
                 return getattr(services.models, name)
 
-            async def count(self, model: str, texts: list[str]) -> list[int]:
+            async def count(self, model: str, texts: list[str], *, call: Call) -> list[int]:
                 self.counted += 1
                 if self.counted > 1:  # not the prompt, but what was written
-                    await asyncio.sleep(60)
-                return await services.models.count(model, texts)
+                    call = replace(call, deadline=time.monotonic())
+                return await services.models.count(model, texts, call=call)
 
             async def generate(self, *_: object, **__: object) -> AsyncGenerator[Delta, None]:
                 while True:

@@ -86,8 +86,9 @@ async def run_suite(
     index, held = await asyncio.to_thread(services.collections.opened, suite.collection)
     notes = await asyncio.to_thread(_notes, index, suite, records)
     return await asyncio.to_thread(
-        *(summarise, services.config, suite, identity, records, concurrency, seconds),
-        *(held.name, notes),
+        lambda: summarise(
+            services.config, suite, identity, records, concurrency, seconds, held.name, notes
+        )
     )
 
 
