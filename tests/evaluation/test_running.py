@@ -22,6 +22,7 @@ from headrace.evaluation.journal import FILE, Identity, Journal, Record
 from headrace.evaluation.output import write_all
 from headrace.evaluation.report import read, summarise
 from headrace.evaluation.running import run_suite
+from headrace.retrieval.ranker import FORMAT, Fitted, digest
 from headrace.types import Role
 
 IDENTITY = Identity("suite", "config", "1", "book", "today", 3)
@@ -83,6 +84,28 @@ async def test_gold_that_is_nowhere_is_a_mistake_of_the_suite(fast: Config, tmp_
         report = await run_suite(services, asked, tmp_path / "out")
     (note,) = report.notes
     assert note.startswith("no passage of the collection is the gold one of 1 questions (q4), so")
+
+
+async def test_a_report_says_that_the_search_was_fitted_to_its_questions(
+    fast: Config, tmp_path: Path
+) -> None:
+    asked = suite()
+    async with handbook(fast, tmp_path) as services:
+        index = services.collections.open("book")
+        learned = Fitted(
+            format=FORMAT,
+            embedder=index.embedder().fingerprint,
+            taught=(digest(asked.questions[0].text), digest("something else")),
+            measured={"R@10": 0.5},
+        )
+        index.ranker.write(learned)
+        report = await run_suite(services, asked, tmp_path / "out")
+        index.ranker.write(replace(learned, embedder="another"))
+        other = await run_suite(services, asked, tmp_path / "other")
+    (note,) = report.notes
+    assert note.startswith("the collection's search was fitted to 1 of these 3 questions")
+    assert note.endswith("by cross-validation: R@10 0.500")
+    assert other.notes == ()
 
 
 async def test_a_reranker_has_a_stage_of_its_own(fast: Config, tmp_path: Path) -> None:

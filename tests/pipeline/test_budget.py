@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from headrace.app import application
@@ -385,7 +386,7 @@ async def test_what_a_stopped_generator_used_is_not_waited_for(tmp_path: Path) -
             async def count(self, model: str, texts: list[str], *, call: Call) -> list[int]:
                 self.counted += 1
                 if self.counted > 1:  # not the prompt, but what was written
-                    call = replace(call, deadline=time.monotonic())
+                    call = msgspec.structs.replace(call, deadline=time.monotonic())
                 return await services.models.count(model, texts, call=call)
 
             async def generate(self, *_: object, **__: object) -> AsyncGenerator[Delta, None]:

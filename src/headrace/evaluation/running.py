@@ -10,6 +10,7 @@ from pathlib import Path
 import headrace
 from headrace.errors import (
     BadRequest,
+    ConfigError,
     DeadlineExceeded,
     HeadraceError,
     ModelFailed,
@@ -25,6 +26,7 @@ from headrace.evaluation.report import Report, summarise
 from headrace.pipeline.calibration import fitted
 from headrace.pipeline.services import Services
 from headrace.retrieval.embedded import EmbeddedIndex
+from headrace.retrieval.ranker import digest
 from headrace.retrieval.rows import all_ids, batches
 from headrace.serving.models import together
 from headrace.types import Filter, Hit
@@ -93,8 +95,32 @@ async def run_suite(
 
 
 def _notes(index: EmbeddedIndex, suite: Suite, records: Sequence[Record]) -> list[str]:
-    """What the suite asks for and the collection does not have. Blocks: if a gold passage was not
-    found, all of them are read."""
+    """What a reader of the report must know of suite and collection. Blocks."""
+    return [*_taught(index, suite), *_nowhere(index, suite, records)]
+
+
+def _taught(index: EmbeddedIndex, suite: Suite) -> list[str]:
+    """Whoever learned the answers does well in the examination."""
+    embedder = index.embedder()
+    try:
+        ranker = index.ranker.read(embedder.fingerprint, embedder.dimensions)
+    except ConfigError:  # a search says so in each of its results
+        return []
+    taught = frozenset(() if ranker is None else ranker.fitted.taught)
+    known = sum(digest(question.text) in taught for question in suite.questions)
+    if ranker is None or not known:
+        return []
+    judged = ", ".join(f"{name} {value:.3f}" for name, value in ranker.fitted.measured.items())
+    return [
+        f"the collection's search was fitted to {known} of these {len(suite.questions)} questions "
+        "(`headrace eval tune-retrieval`), so what it finds for them is better than what it will "
+        f"find for others; by cross-validation: {judged}"
+    ]
+
+
+def _nowhere(index: EmbeddedIndex, suite: Suite, records: Sequence[Record]) -> list[str]:
+    """What the suite asks for and the collection does not have. If a gold passage was not found,
+    all passages are read."""
     found = {record.id: list(zip(*record.ranks.values(), strict=True)) for record in records}
     missed = [
         question

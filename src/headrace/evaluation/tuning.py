@@ -26,7 +26,7 @@ from headrace.retrieval.ensemble import Ensemble
 from headrace.retrieval.features import NAMES, OWN
 from headrace.retrieval.order import fused
 from headrace.retrieval.past import MAX_PASSAGES, MAX_QUESTIONS, PastQuestions
-from headrace.retrieval.ranker import FORMAT, Fitted
+from headrace.retrieval.ranker import FORMAT, Fitted, digest
 from headrace.retrieval.snapshot import CollectionSnapshot
 
 DENSE_WEIGHTS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -301,6 +301,7 @@ def tune(
         embedder=fingerprint,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         questions=len(asked),
+        taught=tuple(sorted({digest(one.question.text) for one in found})),
     )
     by_name = {row.name: row for row in rows}
     kind = _best(values)

@@ -36,11 +36,17 @@ MAX_BYTES = 64 * 1024 * 1024
 _AGAIN = "fit it again with `headrace eval tune-retrieval`, or remove it with `--reset`"
 
 
+def digest(question: str) -> bytes:
+    """8 bytes, the same for texts that differ in white space alone."""
+    return hashlib.blake2b("".join(question.split()).encode(), digest_size=8).digest()
+
+
 class Fitted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`embedder` is the fingerprint of the model whose cosines the numbers belong to. What is
     `None` did not pay and stays as configured; `reranked` scores hits that `reranker` scored, with
-    that score as one more feature. `past` are the questions it was fitted to, if it remembers them;
-    `measured` is what cross-validation found."""
+    that score as one more feature. `taught` are the `digest`s of the questions it was fitted to,
+    `past` these questions themselves, if it remembers them; `measured` is what cross-validation
+    found."""
 
     format: int
     embedder: str
@@ -53,6 +59,7 @@ class Fitted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ranker: Ensemble | None = None
     reranker: str = ""
     reranked: Ensemble | None = None
+    taught: tuple[bytes, ...] = ()
     past: PastQuestions | None = None
     measured: dict[str, float] = {}
 
