@@ -23,7 +23,7 @@ Path: TypeAlias = tuple[str, ...]
 SENTENCE_CAPS = (48, 96, 160)
 """Tokens of answers of one, two or three sentences."""
 
-PROMPTS = (0.35, 0.5, 0.75)
+PROMPTS = (0.2, 0.35, 0.5, 0.75)
 DEPTHS = (0.2, 0.5)
 
 
