@@ -8,6 +8,8 @@ it. A miss is compared with the same kind of question with the cache switched of
 turns. Paraphrases and twins (one detail changed) were written by hand; two rules were changed after
 what they showed, so none wrongly shared among them is no proof for other questions.
 
+At the end many clients ask a question at once that nobody asked before: they share one run.
+
 The full run also looks at all pairs among 1,000 questions on Chinese law, of which no two are the
 same: a pair with different gold articles that would share an answer is a wrong one.
 """
@@ -22,6 +24,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,8 @@ from headrace.pipeline.sameness import same_question
 
 COLLECTION = "examples"
 WARMUP = 20
+BURST = 16
+"""Clients that ask the same at once."""
 SETTINGS = {"cache": {"answers": "semantic"}}
 
 
@@ -50,6 +55,7 @@ def run(quick: bool) -> Result:
             _hits(client, 200 if quick else 1000, result)
             _misses(client, 30 if quick else 200, result)
             _sameness(client, result)
+            _bursts(running, 3 if quick else 20, result)
             _report(client, result)
     if not quick:
         with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
@@ -180,6 +186,23 @@ def _sameness(client: Client, result: Result) -> None:
     result.add("twins_hit_rate", result.metrics["twins_hit_rate"], "<=", 0.0)
     if wrong:
         result.tables.append(Table("Twins that hit", ("question", "twin"), wrong))
+
+
+def _bursts(running: Running, rounds: int, result: Result) -> None:
+    """One client asks a new question, then all at once another one; in turns. Numbers from 5000 on,
+    which `_misses` does not reach, name the provisions."""
+    clients = [Client(running) for _ in range(BURST)]
+    alone, together, made = [], [], 0
+    with ThreadPoolExecutor(BURST) as pool:
+        for turn in range(rounds):
+            texts = [f"第{5000 + 2 * turn + n}条对居住区夜间噪声是怎么规定的？" for n in range(2)]
+            alone.append(clients[0].ask(texts[0])[0])
+            answers = list(pool.map(lambda client, text=texts[1]: client.ask(text), clients))
+            together.append(max(seconds for seconds, _ in answers))
+            made += sum(kind == "" for _, kind in answers)
+    result.add("burst_runs", made / rounds, "<=", 1.0)
+    result.add("burst_over_one", statistics.median(together) / statistics.median(alone))
+    result.notes.append(f"bursts: {BURST} clients ask the same at once, {rounds} times")
 
 
 def _report(client: Client, result: Result) -> None:

@@ -83,6 +83,25 @@ def test_another_process_reads_along(
     reader.close()
 
 
+def test_at_hand_is_what_is_open_and_still_there(
+    collections: Collections, index: EmbeddedIndex
+) -> None:
+    assert collections.at_hand("laws") is index
+    others = Collections(collections.folder)
+    assert others.at_hand("laws") is None
+    other = others.open("laws")
+    assert others.at_hand("laws") is other
+    collections.delete("laws")
+    assert collections.at_hand("laws") is None
+    assert others.at_hand("laws") is None
+    made = collections.create("laws", "toy", INFO)
+    assert collections.at_hand("laws") is made
+    assert others.at_hand("laws") is None, "the other one's is another file"
+    others.close()
+    with pytest.raises(BadRequest):
+        collections.at_hand("../laws")
+
+
 def test_deleting_reaches_every_process(
     collections: Collections, index: EmbeddedIndex, make: Callable
 ) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.engines.base import Vectors
+from headrace.retrieval.dense import products
 from headrace.serving.bounded import Bounded
 from headrace.telemetry import Metrics
 
@@ -172,6 +173,7 @@ class _Neighbours:
         return not self._questions
 
     def search(self, vector: Vectors, least: float, most: int) -> list[tuple[str, float]]:
-        cosines = self._rows[: len(self._questions)] @ vector
-        best = np.argsort(-cosines)[:most]
-        return [(self._questions[i], float(cosines[i])) for i in best if cosines[i] >= least]
+        cosines = products(self._rows[: len(self._questions)], np.ascontiguousarray(vector))
+        near = np.flatnonzero(cosines >= least)
+        best = near[np.argsort(-cosines[near])][:most]
+        return [(self._questions[i], float(cosines[i])) for i in best.tolist()]

@@ -163,17 +163,19 @@ class DeltaView:
         if k == 0:
             return _NOTHING
         if len(rows) < len(allowed) // 2:
-            scores = _products(self.vectors[rows], vector)
+            scores = products(self.vectors[rows], vector)
         else:
-            scores = _products(self.vectors, vector)[rows]
+            scores = products(self.vectors, vector)[rows]
         best = np.argpartition(-scores, k - 1)[:k]
         best = best[np.argsort(-scores[best], kind="stable")]
         return self.ids[rows[best]], scores[best]
 
 
-def _products(matrix: Matrix, vector: Matrix) -> Matrix:
-    """Inner products float32 [n]. In one thread: numpy's BLAS wakes all of them for a matrix of
-    this size, which costs three times the CPU time and gains nothing when others search too."""
+def products(matrix: Matrix, vector: Matrix) -> Matrix:
+    """Inner products float32 [n] of float32 [n, d] and [d]. In one thread: numpy's BLAS wakes all
+    of them for a matrix of some thousand rows, which costs many times the CPU time and makes each
+    wait for a core where others work too (3,000 rows of 384 on a busy machine: 0.4 against 30
+    ms)."""
     out = np.empty(len(matrix), np.float32)
     pointers = (faiss.swig_ptr(out), faiss.swig_ptr(vector), faiss.swig_ptr(matrix))
     faiss.fvec_inner_products_ny(*pointers, matrix.shape[1], len(matrix))

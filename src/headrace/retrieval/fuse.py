@@ -51,11 +51,11 @@ def convex(dense: Ranking, lexical: Ranking, dense_weight: float) -> Ranking:
 
 
 def _shares(scores: Floats, weight: float) -> Floats:
-    """The scores of one list, scaled to [0, weight]."""
+    """The scores of one list, best first, scaled to [0, weight]."""
     if not len(scores):
         return scores
-    low = scores.min()
-    width = scores.max() - low
+    low = scores[-1]
+    width = scores[0] - low
     if width <= 0:
         return np.full(len(scores), weight)
     shares: Floats = weight * ((scores - low) / width)
