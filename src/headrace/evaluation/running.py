@@ -85,10 +85,8 @@ async def run_suite(
         records = await asyncio.to_thread(lambda: list(journal.records()))
     index, held = await asyncio.to_thread(services.collections.opened, suite.collection)
     notes = await asyncio.to_thread(_notes, index, suite, records)
-    return await asyncio.to_thread(
-        *(summarise, services.config, suite, identity, records, concurrency, seconds),
-        *(held.name, notes),
-    )
+    given = services.config, suite, identity, records, concurrency, seconds
+    return await asyncio.to_thread(summarise, *given, held.name, notes)
 
 
 def _notes(index: EmbeddedIndex, suite: Suite, records: Sequence[Record]) -> list[str]:
