@@ -77,8 +77,8 @@ class NotFound(HeadraceError):
 
 
 def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    names = ", ".join(sorted(known)) or "none"
-    return f"there is no {kind} named {name!r}; known: {names}"
+    names = ", ".join(sorted(known))
+    return f"there is no {kind} named {name!r}" + (f"; known: {names}" if names else "")
 
 
 class UnknownModel(NotFound):

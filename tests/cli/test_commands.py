@@ -251,6 +251,9 @@ def test_another_index_for_a_collection(headrace: Headrace, folder: Path) -> Non
     assert "race keeper" in headrace("search", "race keeper").stdout
     assert headrace("collections", "verify", "default").returncode == 0
     assert "earlier" in headrace("collections", "reindex", "default", "--help").stdout
+    again = headrace("collections", "reindex", "default")
+    assert again.returncode == 0
+    assert "default is slow, auto 400 already; nothing was done" in again.stdout
     back = headrace("collections", "reindex", "default", "--back")
     assert "slow, auto 400 -> vectors, auto 400" in back.stdout
     assert "0 embedded" in back.stdout

@@ -174,7 +174,10 @@ def test_multiple_choice_as_oran_bench_writes_it(tmp_path: Path) -> None:
         ),
         (HEAD + "questions: {file: none.jsonl}\n", "none.jsonl: cannot be read: No such file"),
         (HEAD + "questions: {file: none.csv}\n", "questions stand in .jsonl, .json or .yaml"),
-        (HEAD + "questions: {file: $DATA/x.jsonl}\n", "give --data DIR or set HEADRACE_EVAL_DATA"),
+        (
+            HEAD + "questions: {file: $DATA/x.jsonl}\n",
+            "x.jsonl needs the folder of the data: set HEADRACE_EVAL_DATA",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -60,6 +62,18 @@ async def test_the_cut_of_another_configuration_is_not_what_a_reindexing_said(he
         assert done.before.chunker == "headings"
         assert {info.chunker for info in now.index.documents()} == {"plain"}
         assert (await now.ingest()).unchanged == 8
+
+
+async def test_who_is_waited_for_is_told(here: Place) -> None:
+    told: list[Progress] = []
+    other = Collections(here.collections.folder)
+    with other.writer("default"):
+        changing = asyncio.create_task(change(here, progress=told.append))
+        said = f"waiting for process {os.getpid()}"
+        while not told or told[-1].current != said:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    other.close()
+    assert (await changing).switched
 
 
 def during(work: Callable[[], Awaitable[object]]) -> Callable[..., Awaitable[bool]]:

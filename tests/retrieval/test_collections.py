@@ -48,6 +48,10 @@ def test_an_unknown_collection_names_the_known_ones(
 ) -> None:
     with pytest.raises(UnknownCollection, match="known: laws"):
         collections.open("law")
+    Collections(collections.folder).delete("laws")
+    with pytest.raises(UnknownCollection) as caught:  # of a collection that is open, and gone
+        index.snapshot()
+    assert caught.value.message == "there is no collection named 'laws'"
 
 
 def test_the_second_writer_learns_who_the_first_is(

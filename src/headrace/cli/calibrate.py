@@ -69,23 +69,9 @@ def calibrate(
 
 
 async def _calibrate(config: Config, suite: Suite, refuse_at_most: float) -> Calibration:
-    """With a progress bar on standard error, if that is a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
     from headrace.app import application
     from headrace.evaluation.calibrating import calibrate as fit
 
-    console = terminal.err()
-    columns = (TextColumn("questions"), BarColumn(), MofNCompleteColumn(), Remaining())
     async with application(config) as services:
-        with Progress(
-            *columns, console=console, disable=not console.is_terminal, transient=True
-        ) as bars:
-            bar = bars.add_task("", total=None)
-            return await fit(
-                services,
-                suite,
-                may_be_refused=refuse_at_most,
-                progress=lambda done, total: bars.update(bar, completed=done, total=total),
-            )
+        with terminal.counting("questions") as progress:
+            return await fit(services, suite, may_be_refused=refuse_at_most, progress=progress)

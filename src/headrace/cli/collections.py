@@ -196,25 +196,17 @@ def _compress(name: str, config: Config, json: bool) -> None:
 
 
 async def _compressed(config: Config, name: str) -> Compressed:
-    """With a count on standard error, if that is a terminal."""
-    from rich.progress import Progress, TextColumn, TimeElapsedColumn
-
     from headrace.app import application
     from headrace.ingest.compressing import compress
 
-    console = terminal.err()
-    columns = (TextColumn("{task.completed:.0f} passages"), TimeElapsedColumn())
     async with application(config) as services:
-        with Progress(
-            *columns, console=console, disable=not console.is_terminal, transient=True
-        ) as bars:
-            bar = bars.add_task("", total=None)
+        with terminal.counting("passages") as progress:
             return await compress(
                 services.collections,
                 services.models,
                 name,
                 config.rerankers(name),
-                progress=lambda added: bars.update(bar, completed=added),
+                progress=lambda added: progress(added, None),
             )
 
 

@@ -94,30 +94,24 @@ async def _run(
     """With progress on standard error: a bar on a terminal, else a line every 10 s."""
     import asyncio
 
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
     from headrace.app import application
     from headrace.cli.ingest import Lines
     from headrace.evaluation.output import write_all
     from headrace.evaluation.running import run_suite
 
     console = terminal.err()
-    columns = (TextColumn("questions"), BarColumn(), MofNCompleteColumn(), Remaining())
     lines, answered = Lines(console), 0
 
     def progress(done: int, total: int) -> None:
         nonlocal answered
         answered = done
-        bars.update(bar, completed=done, total=total)
+        show(done, total)
         if not console.is_terminal and lines.due():
             console.print(f"{done} of {total} questions answered so far")
 
-    bars = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-    bar = bars.add_task("", total=None)
     try:
         async with application(config) as services:
-            with bars:
+            with terminal.counting("questions") as show:
                 report = await run_suite(
                     services, suite, folder, concurrency=concurrency, fresh=fresh, progress=progress
                 )

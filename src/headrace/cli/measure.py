@@ -113,24 +113,18 @@ async def _measure(
     users: int,
     deadline_ms: int | None,
 ) -> Measurement:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
     from headrace.app import application
     from headrace.evaluation.measuring import measure
 
-    console = terminal.err()
-    columns = (TextColumn("answers"), BarColumn(), MofNCompleteColumn())
-    bars = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-    with bars as bar:
-        task = bar.add_task("", total=count)
-        async with application(config) as services:
+    async with application(config) as services:
+        with terminal.counting("answers") as progress:
             return await measure(
                 services,
                 requests,
                 count,
                 users=users,
                 deadline_ms=deadline_ms,
-                progress=lambda done: bar.update(task, completed=done),
+                progress=lambda done: progress(done, count),
             )
 
 

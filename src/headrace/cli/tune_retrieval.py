@@ -89,25 +89,14 @@ async def _tune(config: Config, suite: Suite, *, write: bool) -> Tuned:
     """With a progress bar on standard error, if that is a terminal."""
     import asyncio
 
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
     from headrace.app import application
     from headrace.evaluation.collecting import collect
     from headrace.evaluation.tuning import tune
 
     options = config.collection(suite.collection)
-    console = terminal.err()
-    columns = (TextColumn("questions"), BarColumn(), MofNCompleteColumn())
     async with application(config) as services:
-        with Progress(
-            *columns, console=console, disable=not console.is_terminal, transient=True
-        ) as bars:
-            bar = bars.add_task("", total=None)
-            asked, fingerprint = await collect(
-                services,
-                suite,
-                lambda done, total: bars.update(bar, completed=done, total=total),
-            )
+        with terminal.counting("questions") as progress:
+            asked, fingerprint = await collect(services, suite, progress)
         index = await asyncio.to_thread(services.collections.open, suite.collection)
         retrieval = options.retrieval or config.retrieval
         tuned = await asyncio.to_thread(

@@ -9,7 +9,7 @@ cross-validation, so that nothing is known of a question that is judged.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from headrace.errors import BadRequest
 from headrace.evaluation.format import Question, Suite
 from headrace.evaluation.gold import gold_of
 from headrace.evaluation.logistic import Array, Fit, area_under_curve, fit, threshold_for
+from headrace.evaluation.taught import taught
 from headrace.pipeline.calibration import VERSION, Calibration, Quality, probability, save
 from headrace.pipeline.evidence import passages
 from headrace.pipeline.plan import Plan, cycle_call, make_plan
@@ -66,6 +67,8 @@ async def examples(
     """What is found for the suite's questions; empty ones, and those of which it does not say
     whether they have an answer, are left out. Raises what the search raises."""
     index, held = await asyncio.to_thread(services.collections.opened, suite.collection)
+    learned = await asyncio.to_thread(taught, index, suite.questions)
+    update = {"ranker": "off"} if learned.known else {}  # it would find what it knows by heart
     made: list[Example] = []
     numbered = usable(suite)
     for start in range(0, len(numbered), AT_ONCE):
@@ -74,7 +77,7 @@ async def examples(
             make_plan(services.config, suite.request(question, question.text, BULK))
             for _, question in some
         ]
-        lists = await _found(services, suite, index, plans)
+        lists = await _found(services, suite, index, plans, update)
         name = await held_embedder(services.models, held, plans[0].embedder)
         embedder = services.config.models[name]
         made += await asyncio.to_thread(_examples, index, some, plans, lists, embedder)
@@ -93,7 +96,11 @@ def usable(suite: Suite) -> list[tuple[int, Question]]:
 
 
 async def _found(
-    services: Services, suite: Suite, index: EmbeddedIndex, plans: Sequence[Plan]
+    services: Services,
+    suite: Suite,
+    index: EmbeddedIndex,
+    plans: Sequence[Plan],
+    update: Mapping[str, str],
 ) -> list[tuple[Hit, ...]]:
     first = plans[0]  # they differ in the question alone
     results = await search_many(
@@ -101,7 +108,7 @@ async def _found(
         services.models,
         first.embedder,
         [plan.lookup for plan in plans],
-        options=first.retrieval,
+        options=first.retrieval.model_copy(update=update),
         where=suite.where,
         k=FIRST + SPARE,
         reranker=first.reranker,

@@ -16,6 +16,7 @@ from headrace.evaluation.format import Gold, Question, Suite
 from headrace.evaluation.gold import gold_of
 from headrace.pipeline.services import Services
 from headrace.retrieval.base import Scored
+from headrace.retrieval.collections import check_embedder, held_embedder
 from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.retrieval.features import feature_rows
 from headrace.retrieval.order import POOL, candidates, fused
@@ -84,13 +85,15 @@ async def collect(
     if len(questions) < LEAST_QUESTIONS:
         raise BadRequest(
             f"{len(questions)} questions of the suite name their gold passages; fitting to fewer "
-            f"than {LEAST_QUESTIONS} would be fitting to chance"
+            f"than {LEAST_QUESTIONS} would be fitting to chance: add questions with their `gold`",
+            field="questions",
         )
     options = services.config.collection(suite.collection)
     retrieval = options.retrieval or services.config.retrieval
+    index, held = await asyncio.to_thread(services.collections.opened, suite.collection)
     embedder = options.embedder or services.config.defaults.embedder
-    index = await asyncio.to_thread(services.collections.open, suite.collection)
-    fingerprint = (await services.models.info(embedder, call=BULK)).fingerprint
+    embedder = await held_embedder(services.models, held, embedder, BULK)
+    check_embedder(index.name, held, embedder, await services.models.info(embedder, call=BULK))
     where = Filter(access=suite.access)
     found: list[Found] = []
     for start in range(0, len(questions), STEP):
@@ -117,7 +120,7 @@ async def collect(
             found.append(await asyncio.to_thread(_found, index, question, vector, where, reranked))
             if progress:
                 progress(len(found), len(questions))
-    return await asyncio.to_thread(_asked, index, found, retrieval), fingerprint
+    return await asyncio.to_thread(_asked, index, found, retrieval), held.fingerprint
 
 
 def _found(

@@ -43,8 +43,8 @@ class Base:
             return self._suite.parent / given
         if self._data is None:
             raise ConfigError(
-                f"{self._suite}: {given} needs the folder of the data: give --data DIR or set "
-                "HEADRACE_EVAL_DATA"
+                f"{self._suite}: {given} needs the folder of the data: set HEADRACE_EVAL_DATA to "
+                "it (`headrace eval` also takes --data DIR)"
             )
         return self._data / given.removeprefix("$DATA/")
 

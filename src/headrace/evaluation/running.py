@@ -10,7 +10,6 @@ from pathlib import Path
 import headrace
 from headrace.errors import (
     BadRequest,
-    ConfigError,
     DeadlineExceeded,
     HeadraceError,
     ModelFailed,
@@ -23,10 +22,10 @@ from headrace.evaluation.gold import nowhere
 from headrace.evaluation.journal import Identity, Journal, Record
 from headrace.evaluation.metrics import require
 from headrace.evaluation.report import Report, summarise
+from headrace.evaluation.taught import taught
 from headrace.pipeline.calibration import fitted
 from headrace.pipeline.services import Services
 from headrace.retrieval.embedded import EmbeddedIndex
-from headrace.retrieval.ranker import digest
 from headrace.retrieval.rows import all_ids, batches
 from headrace.serving.models import together
 from headrace.types import Filter, Hit
@@ -87,11 +86,8 @@ async def run_suite(
         records = await asyncio.to_thread(lambda: list(journal.records()))
     index, held = await asyncio.to_thread(services.collections.opened, suite.collection)
     notes = await asyncio.to_thread(_notes, index, suite, records)
-    return await asyncio.to_thread(
-        lambda: summarise(
-            services.config, suite, identity, records, concurrency, seconds, held.name, notes
-        )
-    )
+    given = services.config, suite, identity, records, concurrency, seconds
+    return await asyncio.to_thread(summarise, *given, held.name, notes)
 
 
 def _notes(index: EmbeddedIndex, suite: Suite, records: Sequence[Record]) -> list[str]:
@@ -101,16 +97,10 @@ def _notes(index: EmbeddedIndex, suite: Suite, records: Sequence[Record]) -> lis
 
 def _taught(index: EmbeddedIndex, suite: Suite) -> list[str]:
     """Whoever learned the answers does well in the examination."""
-    embedder = index.embedder()
-    try:
-        ranker = index.ranker.read(embedder.fingerprint, embedder.dimensions)
-    except ConfigError:  # a search says so in each of its results
+    known, measured = taught(index, suite.questions)
+    if not known:
         return []
-    taught = frozenset(() if ranker is None else ranker.fitted.taught)
-    known = sum(digest(question.text) in taught for question in suite.questions)
-    if ranker is None or not known:
-        return []
-    judged = ", ".join(f"{name} {value:.3f}" for name, value in ranker.fitted.measured.items())
+    judged = ", ".join(f"{name} {value:.3f}" for name, value in measured.items())
     return [
         f"the collection's search was fitted to {known} of these {len(suite.questions)} questions "
         "(`headrace eval tune-retrieval`), so what it finds for them is better than what it will "

@@ -179,14 +179,14 @@ async def _finish(
             break
     taken = True
     if compare is not None:
-        async with _patiently(places.collections, index):
+        async with _patiently(places.collections, index, run.waits):
             await run.fill()
             await in_thread(index.write_side, side)
         with closing(await in_thread(index.side, side)) as beside:
             taken = await compare(index, beside)
     before = await in_thread(_in_use, index, configured)
     if taken:
-        async with _patiently(places.collections, index):
+        async with _patiently(places.collections, index, run.waits):
             await run.fill()
             cuts = configured, _cut(before), _cut(after)
             await in_thread(index.exchange, side, before, lambda db: recut(db, *cuts))
@@ -239,9 +239,13 @@ async def _alone(index: EmbeddedIndex) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _patiently(collections: Collections, index: EmbeddedIndex) -> AsyncIterator[None]:
-    """The collection's writer lock, when it is free. Raises `UnknownCollection` or `BadRequest` if
-    it is another collection now."""
+async def _patiently(
+    collections: Collections,
+    index: EmbeddedIndex,
+    waits: Callable[[int], None] = lambda pid: None,
+) -> AsyncIterator[None]:
+    """The collection's writer lock, when it is free; `waits` is told who has it. Raises
+    `UnknownCollection` or `BadRequest` if it is another collection now."""
     async with AsyncExitStack() as stack:
         while True:
             try:
@@ -250,6 +254,7 @@ async def _patiently(collections: Collections, index: EmbeddedIndex) -> AsyncIte
             except Busy as error:
                 if error.pid is None:  # not the collection's writer
                     raise
+                waits(error.pid)
             await asyncio.sleep(_BUSY_SECONDS)
         if held is not index:
             raise BadRequest(
@@ -368,6 +373,11 @@ class _Run:
             now.chunks_total + found,
             source,
         )
+        self._progress(self._state)
+
+    def waits(self, pid: int) -> None:
+        """All is done but the end, and process `pid` writes to the collection."""
+        self._state = replace(self._state, current=f"waiting for process {pid}")
         self._progress(self._state)
 
     def _missing(self) -> list[Unfilled]:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Annotated
-from uuid import uuid4
 
 import msgspec
 from msgspec import Meta
@@ -22,7 +21,7 @@ from headrace.errors import ConfigError
 from headrace.retrieval.database import translated
 from headrace.retrieval.ensemble import Ensemble, Rows, Scores
 from headrace.retrieval.features import NAMES, RERANK
-from headrace.retrieval.files import sync
+from headrace.retrieval.files import replace_file
 from headrace.retrieval.past import Past, PastQuestions
 from headrace.retrieval.snapshot import CollectionSnapshot
 
@@ -217,15 +216,8 @@ class RankerFile:
         raw = msgspec.json.format(msgspec.json.encode(fitted), indent=1)
         if len(raw) > MAX_BYTES:
             raise ConfigError(f"the fitted ranker would take {len(raw)} of {MAX_BYTES} bytes")
-        temporary = self.path.with_name(f".new-{FILE}-{uuid4().hex[:8]}")
         with translated(self.path):
-            try:
-                temporary.write_bytes(raw)
-                sync(temporary)
-                temporary.rename(self.path)
-                sync(self.path.parent)
-            finally:
-                temporary.unlink(missing_ok=True)
+            replace_file(self.path, raw)
 
     def remove(self) -> bool:
         """Whether there was one."""
