@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evaluating import handbook, question, suite
+from msgspec.structs import replace
 
 from headrace.config.model_options import DefaultModels, ModelOptions
 from headrace.config.options import Config
@@ -29,6 +30,8 @@ from headrace.ingest.stamps import Cut
 from headrace.pipeline.answer import answer
 from headrace.pipeline.calibration import load
 from headrace.pipeline.support import Measures
+from headrace.retrieval.ensemble import Linear
+from headrace.retrieval.ranker import FORMAT, Fitted, digest
 from headrace.types import BULK, DoneEvent, Role
 
 
@@ -136,6 +139,30 @@ async def test_gold_passages_are_taken_out(tmp_path: Path) -> None:
     with_gold, without = found[0], found[1]
     assert with_gold.found.covered > without.found.covered
     assert with_gold.rule > without.rule
+
+
+async def test_what_the_search_knows_by_heart_teaches_no_calibration(tmp_path: Path) -> None:
+    given = suite(
+        question(1, "Who keeps the keys?", gold=((Gold(place="Keys"),),)),
+        question(2, "How many days?", gold=((Gold(place="Leave"),),)),
+    )
+    async with handbook(config(tmp_path), tmp_path) as services:
+        more = tmp_path / "more.md"
+        more.write_text("".join(f"## Gate {n}\n\nIt is {'very ' * n}old.\n\n" for n in range(9)))
+        await services.jobs.run("book", [more])
+        index = services.collections.open("book")
+        plain = await examples(services, given)
+        longest_first = Fitted(
+            format=FORMAT,
+            embedder=index.embedder().fingerprint,
+            features=("length",),
+            ranker=Linear((1.0,)),
+        )
+        index.ranker.write(longest_first)
+        assert await examples(services, given) != plain
+        taught = (digest(given.questions[0].text),)
+        index.ranker.write(replace(longest_first, taught=taught))
+        assert await examples(services, given) == plain
 
 
 async def test_an_embedder_that_is_not_the_configured_one(tmp_path: Path) -> None:
