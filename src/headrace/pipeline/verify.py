@@ -54,7 +54,7 @@ def verify(sentence: str, sources: Sequence[Passage], question: str) -> Verdict:
     text = claims.without_markers(sentence).strip()
     if _GREETING.fullmatch(text) or not any(map(str.isalnum, text)):
         return Verdict(text)
-    if not claims.terms(text) and not read(text).written:
+    if not claims.terms(text) - claims.YES_OR_NO and not read(text).written:
         return Verdict(text, (), "it claims nothing that could be checked")
     if leans(text) and _repeats(text, question):
         return Verdict(text, (), "it says nothing that the question does not")
