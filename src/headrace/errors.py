@@ -76,7 +76,9 @@ class NotFound(HeadraceError):
     code = "not_found"
 
 
-def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
+def _unknown(kind: str, name: str, known: Iterable[str] | None) -> str:
+    if known is None:
+        return f"there is no {kind} named {name!r} any more"
     names = ", ".join(sorted(known))
     return f"there is no {kind} named {name!r}" + (f"; known: {names}" if names else "")
 
@@ -89,9 +91,11 @@ class UnknownModel(NotFound):
 
 
 class UnknownCollection(NotFound):
+    """`known` is `None` for one that was deleted while it was in use."""
+
     code = "collection_not_found"
 
-    def __init__(self, name: str, known: Iterable[str]) -> None:
+    def __init__(self, name: str, known: Iterable[str] | None) -> None:
         super().__init__(_unknown("collection", name, known), field="collection")
 
 

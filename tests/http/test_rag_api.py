@@ -104,6 +104,9 @@ async def test_an_answer_has_no_refusal_and_no_conflict(client: httpx.AsyncClien
         ({"generate": "maybe"}, 422, "generate"),
         ({"access": "public", "metadata": {"a": 5}}, 422, "metadata.a"),
         ({"metadata": {str(n): "x" for n in range(3_000)}}, 422, "metadata"),
+        ({"metadata": {"a": ["x"] * 101}}, 422, "metadata.a"),
+        ({"documents": ["x"] * 10_001}, 422, "documents"),
+        ({"access": ["x"] * 101}, 422, "access"),
     ],
 )
 async def test_wrong_questions_are_not_streams(
@@ -115,8 +118,9 @@ async def test_wrong_questions_are_not_streams(
 
 async def test_a_filter_as_large_as_may_be_is_searched_with(client: httpx.AsyncClient) -> None:
     metadata = {str(n): [str(value) for value in range(100)] for n in range(100)}
-    documents = [str(n) for n in range(50_000)]
-    for settings in ({"metadata": metadata}, {"documents": documents}, {"access": documents}):
+    documents = [str(n) for n in range(10_000)]
+    access = documents[:100]
+    for settings in ({"metadata": metadata}, {"documents": documents}, {"access": access}):
         response = await client.post("/v1/chat/completions", json=chat(headrace=settings))
         assert response.json()["choices"][0]["message"]["headrace"]["hits"] == []
 

@@ -191,3 +191,30 @@ async def test_cancelling_the_response_closes_the_generator() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert closed.is_set()
+
+
+async def test_a_generator_that_fails_when_its_reader_has_gone_ends_too() -> None:
+    """It has more ready than is kept, and an error, for nobody."""
+    waits = asyncio.Event()
+
+    async def stubborn() -> AsyncGenerator[bytes, None]:
+        for _ in range(65):  # one is being sent, the others fill the queue
+            yield event(b"1")
+        waits.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise ModelFailed("it failed at that moment") from None
+
+    async def send(message: Message) -> None:
+        await asyncio.sleep(60)
+
+    async def receive() -> Message:
+        raise AssertionError("a stream does not read")
+
+    stream = EventStream(stubborn(), heartbeat=10, on_error=failed)
+    task = asyncio.create_task(stream({"type": "http"}, receive, send))
+    await waits.wait()
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=5)
+    assert done

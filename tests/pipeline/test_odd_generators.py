@@ -37,6 +37,8 @@ CODE = """# Municipal Code of Weirford
 Article 1 Dogs shall be kept on a leash in public places. The fine is 150 crowns.
 
 Article 2 The weekly market is held on the mill square on Saturdays from 7:00 to 13:00.
+
+Article 3 No leash longer than 2 metres is used by a dog in public places.
 """
 QUESTION = "Must dogs be kept on a leash in public places?"
 LEASH = "Dogs shall be kept on a leash in public places."
@@ -120,6 +122,14 @@ async def test_a_generator_that_says_nothing_leaves_the_word_to_quotations(
     events = await ask(services, Says(services, *pieces))
     assert numbers(events)
     assert text(events).startswith("“")
+
+
+@pytest.mark.parametrize("verdict", ["The answer is no [3].", "No [3].", "No.", "答案是否定的。"])
+async def test_a_bare_verdict_is_not_proved_by_its_word(services: Services, verdict: str) -> None:
+    """A passage has `No`, and most words of the question."""
+    events = await ask(services, Says(services, verdict))
+    assert "[unsupported]" in text(events).splitlines()[0]
+    assert numbers(events)
 
 
 @pytest.mark.parametrize("most", [8_000, 8_190, 100_000, 2**31 - 1])

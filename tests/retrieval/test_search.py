@@ -168,8 +168,18 @@ async def test_searching_what_was_deleted(
     other = Collections(collections.folder)
     other.delete("laws")
     other.close()
-    with pytest.raises(UnknownCollection):
+    with pytest.raises(UnknownCollection, match="any more"):
         await search(filled, models, "embed", "rent", options=OPTIONS, where=OWNER, k=3)
+
+
+async def test_reading_what_was_deleted_here(
+    collections: Collections, filled: EmbeddedIndex, models: LocalModels
+) -> None:
+    collections.delete("laws")
+    with pytest.raises(UnknownCollection, match="any more"):
+        await search(filled, models, "embed", "rent", options=OPTIONS, where=OWNER, k=3)
+    with pytest.raises(UnknownCollection, match="any more"):
+        filled.document("rent")
 
 
 async def test_many_at_once_while_it_is_written(filled: EmbeddedIndex, models: LocalModels) -> None:

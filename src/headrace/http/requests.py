@@ -32,8 +32,9 @@ MOST = 2**31 - 1
 """The largest of numbers without a limit of their own: engines count in 32 bits."""
 
 
-MOST_KEYS = 100
-"""Keys of a filter by metadata: SQLite takes conditions to a depth of 1,000."""
+MOST_KEYS, MOST_VALUES, MOST_DOCUMENTS = 100, 100, 10_000
+"""Keys of a filter by metadata, values (or labels) for one, documents: SQLite takes conditions to a
+depth of 1,000, and 32,766 values."""
 
 
 class Body(BaseModel):
@@ -82,11 +83,12 @@ class Narrowing(Body):
 
     access: Annotated[tuple[Label, ...], BeforeValidator(_listed)] | None = Field(
         None,
+        max_length=MOST_VALUES,
         description="Labels to narrow the caller's own access set to. It can never be widened.",
         examples=[["public"]],
     )
     metadata: Annotated[
-        dict[Text, Strings],
+        dict[Text, Annotated[Strings, Field(max_length=MOST_VALUES)]],
         BeforeValidator(_listed_values),
         WithJsonSchema(
             {
@@ -102,7 +104,9 @@ class Narrowing(Body):
         description="Only documents whose metadata have one of the values, for every key.",
         examples=[{"lang": ["en", "zh"]}],
     )
-    documents: Strings = Field((), description="Only these documents (ids).")
+    documents: Strings = Field(
+        (), max_length=MOST_DOCUMENTS, description="Only these documents (ids)."
+    )
 
 
 class AnswerSettings(Narrowing):

@@ -82,6 +82,8 @@ class EventStream(Response):
                 async for item in events:
                     await self._ready.put(item)
         except HeadraceError as error:
+            if self._nobody_reads():
+                return
             last = error
         except asyncio.CancelledError:
             if self._ended_by is None:
@@ -89,6 +91,11 @@ class EventStream(Response):
             last = self._ended_by
         self._stage = "after"
         await self._ready.put(last)
+
+    def _nobody_reads(self) -> bool:
+        """Whether the pump was cancelled because nobody reads any more."""
+        pump = asyncio.current_task()
+        return self._ended_by is None and pump is not None and pump.cancelling() > 0
 
     async def _next(self) -> bytes | HeadraceError | None:
         if not self._ready.empty():

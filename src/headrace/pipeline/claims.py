@@ -19,6 +19,10 @@ from headrace.retrieval.analyze import tokens
 
 _STEM_STOP = frozenset(token for word in STOP for token in tokens(word))
 
+YES_OR_NO = frozenset(("yes", "no", "not", "correct", "答案", "肯定", "否定"))
+"""Terms of a bare verdict. `no more than 2 dogs` has the word of `The answer is no.` and proves
+nothing of it."""
+
 _QUOTED = re.compile(r"“([^”]{2,})”|\"([^\"]{2,})\"|「([^」]{2,})」|『([^』]{2,})』")
 _MARKER = re.compile(r"\s*\[(\d{1,3})\]")
 

@@ -101,7 +101,8 @@ async def helped(
     try:
         one, several = await both(rewritten(), taken_apart())
     except (TimeoutError, HeadraceError) as error:
-        log.warning("generator %s did not help with a question: %s", generator, error)
+        why = str(error) or "it had no time"
+        log.warning("generator %s did not help with a question: %s", generator, why)
         return [], [f"rewrite: {generator} failed or had no time"]
     found: list[Rewriting] = []
     skipped: list[str] = []

@@ -57,7 +57,7 @@ def verify(sentence: str, sources: Sequence[Passage], question: str) -> Verdict:
     text = claims.without_markers(sentence).strip()
     if _GREETING.fullmatch(text) or not any(map(str.isalnum, text)):
         return Verdict(text)
-    if not claims.terms(text) and not read(text).written:
+    if not claims.terms(text) - claims.YES_OR_NO and not read(text).written:
         return Verdict(text, (), "it claims nothing that could be checked")
     cited = {number - 1 for number in claims.markers(sentence)}
     order = sorted(sources, key=lambda passage: (passage.index not in cited, passage.index))

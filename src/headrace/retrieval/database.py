@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock, RLock
 
-from headrace.errors import Busy, HeadraceError, StorageError
+from headrace.errors import Busy, HeadraceError, StorageError, UnknownCollection
 
 BUSY_SECONDS = 10.0
 _HINTS = {
@@ -123,8 +123,11 @@ class Database:
                 self._pool.pop().close()
 
     def _check_open(self) -> None:
-        if self._closed:
-            raise StorageError(f"{self.path}: the collection is closed")
+        if not self._closed:
+            return
+        if not self.same_file():
+            raise UnknownCollection(self.path.parent.name, None)
+        raise StorageError(f"{self.path}: the collection is closed")
 
 
 @contextmanager

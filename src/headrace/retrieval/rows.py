@@ -86,7 +86,7 @@ def generation_of(db: sqlite3.Connection) -> int:
 def pointers(db: sqlite3.Connection) -> Pointers:
     rows = dict(db.execute("SELECT key, value FROM meta"))
     if "deleted" in rows:
-        raise UnknownCollection(rows.get("name", ""), ())
+        raise UnknownCollection(rows.get("name", ""), None)
     generation = int(rows.get("lexical_generation", "0"))
     return Pointers(rows.get("lexical", ""), rows.get("dense", ""), generation)
 
