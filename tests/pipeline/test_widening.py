@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import pytest
 import pytest_asyncio
@@ -18,7 +19,16 @@ from headrace.pipeline.plan import AnswerRequest
 from headrace.pipeline.services import Services
 from headrace.pipeline.widening import widened
 from headrace.retrieval.embedded import EmbeddedIndex
-from headrace.types import ALL_ACCESS, Filter, Hit, HitsEvent, QuoteEvent, Role, StageEvent
+from headrace.types import (
+    ALL_ACCESS,
+    Event,
+    Filter,
+    Hit,
+    HitsEvent,
+    QuoteEvent,
+    Role,
+    StageEvent,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -68,8 +78,11 @@ async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Se
     config = Config(
         data_dir=folder / "data",
         cache_dir=folder / "cache",
-        models={"echo-vector": ModelOptions(role=Role.EMBEDDER, engine="echo")},
-        defaults=DefaultModels(embedder="echo-vector", generator=None),
+        models={
+            "echo-vector": ModelOptions(role=Role.EMBEDDER, engine="echo"),
+            "echo-talk": ModelOptions(role=Role.GENERATOR, engine="echo"),
+        },
+        defaults=DefaultModels(embedder="echo-vector", generator="echo-talk"),
         ingest=IngestOptions(chunk_tokens=64),
     )
     async with application(config) as made:
@@ -82,10 +95,16 @@ def index(services: Services) -> EmbeddedIndex:
     return services.collections.open("mill")
 
 
+async def ask(services: Services, question: str, **options: Any) -> list[Event]:
+    request = AnswerRequest("mill", question, OWNER, **options)
+    async with aclosing(answer(services, request)) as events:
+        return [event async for event in events]
+
+
 def chunks(index: EmbeddedIndex, name: str) -> list[Hit]:
     """All chunks of a document, in its order."""
     ids = index.snapshot().live.nonzero()[0].tolist()
-    return [hit for hit in index.get(dict.fromkeys(ids, {}), OWNER) if hit.source.endswith(name)]
+    return [hit for hit in index.get({key: {} for key in ids}, OWNER) if hit.source.endswith(name)]
 
 
 def holding(index: EmbeddedIndex, words: str) -> Hit:
@@ -127,7 +146,8 @@ async def test_an_item_is_read_with_what_introduces_it(index: EmbeddedIndex) -> 
     hit = holding(index, "一级水渠")
     ((chunk, text),) = read(index, hit)
     assert chunk == hit.chunk_id
-    assert "各级水渠" in text and hit.text in text
+    assert "各级水渠" in text
+    assert hit.text in text
 
 
 async def test_a_paragraph_beside_it_is_read_only_if_wanted(index: EmbeddedIndex) -> None:
@@ -135,14 +155,16 @@ async def test_a_paragraph_beside_it_is_read_only_if_wanted(index: EmbeddedIndex
     assert "In frost" not in hit.text, "the example is not cut"
     assert read(index, hit) == [(hit.chunk_id, hit.text)]
     ((_, text),) = read(index, hit, widen="section")
-    assert text.startswith(hit.text) and len(text) > len(hit.text)
+    assert text.startswith(hit.text)
+    assert len(text) > len(hit.text)
     assert read(index, hit, widen="section", tokens=0) == [(hit.chunk_id, hit.text)]
 
 
 async def test_another_section_or_row_is_no_neighbour(index: EmbeddedIndex) -> None:
     last = [hit for hit in chunks(index, "manual.md") if "Starting" in hit.path][-1]
     ((_, text),) = read(index, last, widen="section")
-    assert "Stopping" not in text and "is stopped" not in text
+    assert "Stopping" not in text
+    assert "is stopped" not in text
     row = holding(index, "valve 3")
     assert read(index, row, widen="section") == [(row.chunk_id, row.text)]
 
@@ -152,7 +174,8 @@ async def test_neighbours_that_were_both_found_are_one_passage(index: EmbeddedIn
     other = holding(index, "valve 3")
     found = read(index, second, other, first, tokens=0)
     assert [chunk for chunk, _ in found] == [second.chunk_id, other.chunk_id]
-    assert first.text in found[0][1] and second.text in found[0][1]
+    assert first.text in found[0][1]
+    assert second.text in found[0][1]
     assert read(index, second, other, first, widen="off") == [
         (hit.chunk_id, hit.text) for hit in (second, other, first)
     ]
@@ -179,12 +202,10 @@ async def test_a_document_that_changed_is_read_as_it_was_found(
 
 
 async def test_an_answer_quotes_across_the_cut(services: Services, index: EmbeddedIndex) -> None:
-    request = AnswerRequest("mill", "各级水渠在开闸以后应当达到的水压是多少？", OWNER, hits=1)
-    async with aclosing(answer(services, request)) as events:
-        seen = [event async for event in events]
+    seen = await ask(services, "各级水渠在开闸以后应当达到的水压是多少？", generate="none", hits=1)
     (hits,) = (event.hits for event in seen if isinstance(event, HitsEvent))
     (stage,) = (event for event in seen if isinstance(event, StageEvent) and event.name == "widen")
-    assert stage.detail.startswith("0 characters") is False
+    assert not stage.detail.startswith("0 characters")
     quoted = [event.quote for event in seen if isinstance(event, QuoteEvent)]
     beyond = [
         quote
@@ -196,3 +217,31 @@ async def test_an_answer_quotes_across_the_cut(services: Services, index: Embedd
         document = index.document(quote.document_id)
         assert document is not None
         assert quote.span.of(document.parsed.text) == quote.text
+
+
+def stage(events: Sequence[Event], name: str) -> str:
+    (found,) = (event for event in events if isinstance(event, StageEvent) and event.name == name)
+    return found.detail
+
+
+async def test_what_a_generator_reads_stays_within_its_budget(services: Services) -> None:
+    question = "各级水渠在开闸以后应当达到的水压是多少？"
+    roomy = await ask(services, question, hits=1)
+    assert not stage(roomy, "widen").startswith("0 characters")
+    answers = services.config.answer.model_copy(update={"prompt_tokens": 128})
+    config = services.config.model_copy(update={"answer": answers})
+    tight = await ask(replace(services, config=config), question, hits=1)
+    assert stage(tight, "widen").startswith("0 characters")
+
+
+async def test_a_low_estimate_leaves_no_passage_out_of_the_prompt(
+    services: Services, tmp_path: Path
+) -> None:
+    file = tmp_path / "codes.md"
+    rows = "\n\n".join(f"## Gate {n}\n\nGate opens a b c d e f g h i j k l m {n}." for n in "12345")
+    file.write_text(f"# Codes\n\n{rows}\n")
+    await services.jobs.run("codes", [file])
+    request = AnswerRequest("codes", "Which gate opens a b c?", OWNER)
+    async with aclosing(answer(services, request)) as events:
+        seen = [event async for event in events]
+    assert stage(seen, "prompt") == "5 of 5 passages"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncGenerator, Sequence
 
@@ -39,6 +40,10 @@ from headrace.types import (
 )
 
 __all__ = ["AnswerRequest", "answer"]
+
+SURELY = 0.75
+"""Of the prompt's token budget, what is filled with more than was found: the tokens are estimated,
+and code has a third more than its estimate. No passage found is to give way to a neighbour."""
 
 REPEATED = "generate: cut short, the model repeated itself"
 
@@ -152,10 +157,16 @@ def _read(
 ) -> list[Passage]:
     """What is read of the passages found: more than was found, where that fits. Blocks."""
     answer = plan.answer
-    used = prompt_estimate(answer.system_prompt, found, request.history, plan.question)
     hits = [passage.hit for passage in found]
-    left = answer.prompt_tokens - used
+    left = math.inf
+    if plan.generator is not None:
+        left = SURELY * answer.prompt_tokens - _tokens(request, plan, found)
     return passages(widened(hits, index, request.where, answer.widen, left))
+
+
+def _tokens(request: AnswerRequest, plan: Plan, sources: Sequence[Passage]) -> int:
+    """About what a prompt with all of the passages has."""
+    return prompt_estimate(plan.answer.system_prompt, sources, request.history, plan.question)
 
 
 def _more(found: Sequence[Passage], sources: Sequence[Passage]) -> str:
@@ -176,18 +187,17 @@ async def _write(
     """Generate, one sentence behind: each is checked before it is shown."""
     assert plan.generator is not None
     call = budget.writing(plan.embedder, CANDIDATES)
-    wanted = prompt_estimate(plan.answer.system_prompt, sources, request.history, plan.question)
-    wanted = min(wanted, plan.answer.prompt_tokens)
+    wanted = min(_tokens(request, plan, sources), plan.answer.prompt_tokens)
     allowed = budget.allow(plan.generator, plan.max_tokens, wanted, call)
     run.skipped += allowed.skipped
     if not allowed.max_tokens:
         return
-    most = plan.answer.max_sentences
-    writer = Writer(plan.generator, services.paces, allowed.prompt_tokens, most)
+    reads = allowed.prompt_tokens
+    writer = Writer(plan.generator, services.paces, reads, plan.answer.max_sentences)
+    reads = plan.answer.prompt_tokens if reads == wanted else reads  # an estimate limits nothing
     try:
         async with asyncio.timeout_at(call.deadline):
-            given = allowed.prompt_tokens, call
-            prompt, room = await _prompt(services, request, plan, sources, *given)
+            prompt, room = await _prompt(services, request, plan, sources, reads, call)
     except (TimeoutError, DeadlineExceeded):
         writer.give_up()
         run.skipped.append("generate: given up at the deadline, before its prompt was made")

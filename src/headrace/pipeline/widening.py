@@ -42,7 +42,7 @@ def widened(
     index: Index,
     where: Filter,
     widen: Literal["off", "cut", "section"],
-    tokens: int,
+    tokens: float,
 ) -> tuple[Hit, ...]:
     """The hits in their order, each with its neighbours as far as `tokens` more allow. Blocks."""
     if widen == "off" or not hits:
@@ -69,7 +69,7 @@ class _Beside:
         self._joins: dict[int, bool] = {}
         found = {hit.chunk_id: hit for hit in hits}
         wanted = {near for id_ in found for near in (id_ - 1, id_ + 1)} - found.keys()
-        neighbours = index.get(dict.fromkeys(sorted(wanted), {}), where)
+        neighbours = index.get({key: {} for key in sorted(wanted)}, where)
         self.known = found | {hit.chunk_id: hit for hit in neighbours}
 
     def joins(self, first: int) -> bool:
