@@ -56,7 +56,7 @@ async def test_who_waits_for_a_slow_model_is_seen_waiting(fast: Config, tmp_path
 
 
 async def test_failures_and_what_was_left_out_are_counted(fast: Config, tmp_path: Path) -> None:
-    broken = ModelOptions(role=Role.GENERATOR, engine="echo", source="poison=leave")
+    broken = ModelOptions(role=Role.GENERATOR, engine="echo", source="poison=long")
     config = fast.model_copy(update={"models": {**fast.models, "echo-generator": broken}})
     async with handbook(config, tmp_path) as services:
         found = await measure(services, requests(QUESTIONS[0], QUESTIONS[1]), 4)
