@@ -32,8 +32,14 @@ _EXCEPTION = re.compile(
     r"^\s*(?:但(?:是)?.{2,60}除外|除.{2,60}外)(?!.)"
     r"|^\s*(?i:unless|except|provided\sthat|only\sif)\b"
 )
-_SAVING = re.compile(r"另有|前款|前条|本条|本法")
-"""What hardly any answer repeats: that other law or an agreement may say otherwise."""
+_SAVING = re.compile(r"另有|前款|前条|本条|本法|下列")
+"""What hardly any answer repeats: that other law or an agreement may say otherwise, or that a list
+of exceptions follows."""
+
+_AS_A_RULE = re.compile(
+    r"一般(?!保证)|原则上|通常|(?i:\b(?:generally|usually|as a rule|in principle)\b)"
+)
+"""By what an answer says that there are exceptions."""
 
 _CONDITION = re.compile(
     r"^\s*(?:未?经.{2,30}|.{4,60})(?:的|情况下|情形下|同意|批准|许可)$|^\s*(?i:if)\b"
@@ -44,6 +50,8 @@ def dropped(claim: Facts, source: str, question: Facts) -> str:
     """The condition or exception that the claim leaves out; "" if there is none. A claim with a
     condition of its own is only asked for exceptions. Where several sentences of the source say
     what a clause of the claim says, the one that is most like the whole claim decides."""
+    if _AS_A_RULE.search(claim.plain):
+        return ""
     said = frozenset(token.key for token in claim.tokens)
     asked = frozenset(token.key for token in question.tokens)
     parts = [frozenset(token.key for token in part) for part in clauses(claim.tokens)]

@@ -47,14 +47,25 @@ def contrast(claim: Facts, source: Facts, over: Facts) -> str:
     there = clauses(source.tokens)
     known = frozenset(token.key for token in source.tokens if token.kind == "party")
     place = -1
-    only_if = _only_if(claim)
+    found = []
     for clause in clauses(said):
         alignment = nearest(clause, there, place)
         if alignment is not None:
             place = alignment.place
-            for reason in _differences(alignment, known, only_if):
-                return reason
-    return ""
+            found.append(alignment)
+    turned = _only_if(claim) or _excepted(found, there)
+    return next((reason for one in found for reason in _differences(one, known, turned)), "")
+
+
+def _excepted(found: Sequence[Alignment], there: Sequence[Clause]) -> bool:
+    """Whether the claim speaks of an item of a list of exceptions (但是有下列情形之一的除外: ...), for
+    which the contrary of the rule before the list holds."""
+    lists = [
+        place
+        for place, clause in enumerate(there)
+        if {"下列", "除外"} <= {token.text for token in clause}
+    ]
+    return any(one.place > lists[0] and one.likeness >= ALIKE for one in found if lists)
 
 
 def _only_if(claim: Facts) -> bool:
@@ -64,7 +75,8 @@ def _only_if(claim: Facts) -> bool:
     )
 
 
-def _differences(alignment: Alignment, known: frozenset[object], only_if: bool) -> Iterator[str]:
+def _differences(alignment: Alignment, known: frozenset[object], reversible: bool) -> Iterator[str]:
+    """`reversible`: the claim may rightly deny what the source affirms, and the other way round."""
     turned = any(t.kind == "by" for t in alignment.claim) != any(
         t.kind == "by" for t in alignment.source
     )
@@ -77,8 +89,9 @@ def _differences(alignment: Alignment, known: frozenset[object], only_if: bool) 
         yield from _glued(mine, theirs)
         yield from _values(mine, theirs)
         yield from _opposites(mine, theirs)
-    yield from _negations(alignment, only_if)
-    yield from _duties(gaps)
+    if not reversible:
+        yield from _negations(alignment)
+        yield from _duties(gaps)
     if not turned:
         yield from _parties(gaps, known)
 
@@ -113,10 +126,10 @@ def _opposites(mine: Clause, theirs: Clause) -> Iterator[str]:
             yield f"{token.text}: the source bounds it the other way"
 
 
-def _negations(alignment: Alignment, only_if: bool) -> Iterator[str]:
+def _negations(alignment: Alignment) -> Iterator[str]:
     """A negation whose next word has a partner must stand before the partner too, or what the
     clause asks for is refused at its end (请求..., 人民法院不予支持). What the source does not
-    speak of may be denied (不同于...). Who says `only if` denies the rest by turning both round."""
+    speak of may be denied (不同于...)."""
     to_source = dict(alignment.pairs)
     to_claim = {there: here for here, there in alignment.pairs}
     for place in _alone(alignment.claim, to_source):
@@ -125,8 +138,6 @@ def _negations(alignment: Alignment, only_if: bool) -> Iterator[str]:
             continue
         if not _refused(alignment.source[partner:]):
             yield f"{alignment.claim[place].text}: the source does not deny it"
-    if only_if:
-        return
     for place in _alone(alignment.source, to_claim):
         partner = to_claim.get(place + 1)
         if partner is not None and not _denied_before(alignment.claim, partner):
@@ -193,11 +204,15 @@ def _two_roles(one: str, other: str) -> bool:
 
 
 def _displaced(alignment: Alignment) -> Iterator[str]:
-    """Hardly any word is new, but a party stands elsewhere, and not because it moved with the words
-    beside it."""
+    """Hardly any word is new, but a party stands elsewhere: the parties come in another order, and
+    it did not move with the words beside it."""
     there = {token.key for token in alignment.source}
     shared = sum(token.key in there for token in alignment.claim)
     if len(alignment.claim) < FEWEST or shared < SAME_WORDS * len(alignment.claim):
+        return
+    order = iter([token.key for token in alignment.source if token.kind == "party"])
+    parties = (t.key for t in alignment.claim if t.kind == "party" and t.key in there)
+    if all(any(party == other for other in order) for party in parties):
         return
     placed = {here for here, _ in alignment.pairs}
     used = {alignment.claim[here].key for here in placed}
