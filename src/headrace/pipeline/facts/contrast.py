@@ -53,13 +53,27 @@ def contrast(claim: Facts, source: Facts, over: Facts) -> str:
         if alignment is not None:
             place = alignment.place
             found.append(alignment)
-    turned = _only_if(claim) or _excepted(found, there)
-    return next((reason for one in found for reason in _differences(one, known, turned)), "")
+    reason = next((reason for one in found for reason in _differences(one, known)), "")
+    if reason or _only_if(claim) or _excepted(found, there):
+        return reason
+    return _denied(found) or next((why for one in found if _close(one) for why in _duties(one)), "")
+
+
+def _close(alignment: Alignment) -> bool:
+    return alignment.likeness >= ALIKE and len(alignment.pairs) >= FEWEST
+
+
+def _denied(found: Sequence[Alignment]) -> str:
+    """A negation that one of both has and the other has not. Where the claim has one more and one
+    less, it turns the sentence round (who can prove it is not liable, who cannot is)."""
+    added = [why for one in found if _close(one) for why in _added(one)]
+    removed = [why for one in found if _close(one) for why in _removed(one)]
+    return next(iter(added or removed), "") if not (added and removed) else ""
 
 
 def _excepted(found: Sequence[Alignment], there: Sequence[Clause]) -> bool:
-    """Whether the claim speaks of an item of a list of exceptions (但是有下列情形之一的除外: ...), for
-    which the contrary of the rule before the list holds."""
+    """Whether the claim speaks of an item of a list of exceptions (但是有下列情形之一的除外: ...),
+    for which the contrary of the rule before the list holds."""
     lists = [
         place
         for place, clause in enumerate(there)
@@ -75,23 +89,20 @@ def _only_if(claim: Facts) -> bool:
     )
 
 
-def _differences(alignment: Alignment, known: frozenset[object], reversible: bool) -> Iterator[str]:
-    """`reversible`: the claim may rightly deny what the source affirms, and the other way round."""
+def _differences(alignment: Alignment, known: frozenset[object]) -> Iterator[str]:
+    """All but those of denial, duty and permission."""
     turned = any(t.kind == "by" for t in alignment.claim) != any(
         t.kind == "by" for t in alignment.source
     )
     if not turned:
         yield from _displaced(alignment)
-    if alignment.likeness < ALIKE or len(alignment.pairs) < FEWEST:
+    if not _close(alignment):
         return
     gaps = alignment.gaps()
     for mine, theirs in gaps:
         yield from _glued(mine, theirs)
         yield from _values(mine, theirs)
         yield from _opposites(mine, theirs)
-    if not reversible:
-        yield from _negations(alignment)
-        yield from _duties(gaps)
     if not turned:
         yield from _parties(gaps, known)
 
@@ -126,20 +137,24 @@ def _opposites(mine: Clause, theirs: Clause) -> Iterator[str]:
             yield f"{token.text}: the source bounds it the other way"
 
 
-def _negations(alignment: Alignment) -> Iterator[str]:
-    """A negation whose next word has a partner must stand before the partner too, or what the
-    clause asks for is refused at its end (请求..., 人民法院不予支持). What the source does not
-    speak of may be denied (不同于...)."""
-    to_source = dict(alignment.pairs)
-    to_claim = {there: here for here, there in alignment.pairs}
-    for place in _alone(alignment.claim, to_source):
-        partner = to_source.get(place + 1)
+def _added(alignment: Alignment) -> Iterator[str]:
+    """Negations of the claim whose next word has a partner that is not denied, nor refused at the
+    end of its clause (请求..., 人民法院不予支持). What the source does not speak of may be denied
+    (不同于...)."""
+    partners = dict(alignment.pairs)
+    for place in _alone(alignment.claim, partners):
+        partner = partners.get(place + 1)
         if partner is None or _denied_before(alignment.source, partner):
             continue
         if not _refused(alignment.source[partner:]):
             yield f"{alignment.claim[place].text}: the source does not deny it"
-    for place in _alone(alignment.source, to_claim):
-        partner = to_claim.get(place + 1)
+
+
+def _removed(alignment: Alignment) -> Iterator[str]:
+    """Negations of the source whose next word has a partner that is not denied."""
+    partners = {there: here for here, there in alignment.pairs}
+    for place in _alone(alignment.source, partners):
+        partner = partners.get(place + 1)
         if partner is not None and not _denied_before(alignment.claim, partner):
             yield f"the source says {alignment.source[place].text} there"
 
@@ -166,8 +181,8 @@ def _denied_before(clause: Clause, place: int) -> bool:
     return any(token.kind == "not" for token in clause[max(0, place - 3) : place])
 
 
-def _duties(gaps: Sequence[tuple[Clause, Clause]]) -> Iterator[str]:
-    for mine, theirs in gaps:
+def _duties(alignment: Alignment) -> Iterator[str]:
+    for mine, theirs in alignment.gaps():
         here, there = {t.kind for t in mine}, {t.kind for t in theirs}
         for one, other in (("must", "may"), ("may", "must")):
             if one in here and other in there and one not in there and other not in here:
