@@ -36,6 +36,13 @@ def lacks(sentence: str, source: str, over: str = "") -> list[str]:
         ("The employer does not pay the employee within 30 days.", PAY, "not"),
         ("处五年以下有期徒刑。", "处五年以上有期徒刑。", "以下"),
         ("双方协商一致的，可以向法院起诉。", "双方协商不一致的，可以向法院起诉。", "一致"),
+        ("合同订立时已与对方协商。", "合同订立时未与对方协商。", "未"),
+        (
+            "保证人应当承担责任。押金不退还给承租人。",
+            "押金退还给承租人。保证人应当承担责任。",
+            "不",
+        ),
+        ("单位不得向职工收取押金。", "个人不得向职工收取押金。", "单位"),
         ("Mill Bridge lies north of Weir Gate.", "Weir Gate lies north of Mill Bridge.", "place"),
     ],
 )
@@ -51,6 +58,30 @@ def test_what_may_not_differ(sentence: str, source: str, word: str) -> None:
         ("The employer shall pay the employee within thirty days.", PAY),
         ("押金由出租人返还给承租人。", LEASE),
         ("法律规定，不动产登记由登记机构办理。", "不动产登记，由不动产所在地的登记机构办理。"),
+        ("承包方转让承包经营权须经发包方同意。", "经发包方同意，承包方可以转让承包经营权。"),
+        ("转让债权须经保证人同意。", "未经保证人同意，债权不得转让。"),
+        ("需通知保证人，该转让才对保证人有效。", "未通知保证人的，该转让对保证人不发生效力。"),
+        (
+            "管理人能够证明尽到管理职责的，不承担侵权责任。",
+            "管理人不能证明尽到管理职责的，应当承担侵权责任。",
+        ),
+        (
+            "旅游者不听从警示，造成损害的，旅游经营者不承担责任。",
+            "旅游者不听从警示，造成损害，请求旅游经营者承担责任的，人民法院不予支持。",
+        ),
+        (
+            "受让方擅自改变土地的农业用途的，承包方可以单方解除流转合同。",
+            "承包方不得单方解除流转合同，但受让方有下列情形之一的除外："
+            "（一）擅自改变土地的农业用途；",
+        ),
+        ("不同于买卖合同，承揽合同是交付工作成果的合同。", "承揽合同是交付工作成果的合同。"),
+        ("双方协商一致，可以变更合同。", "当事人协商一致，可以变更合同。"),
+        ("拟定格式条款时没有与对方协商。", "拟定格式条款时未与对方协商。"),
+        ("押金不能超过两个月的租金。", "押金不得超过两个月的租金。"),
+        (
+            "非婚生子女与婚生子女享有同等的权利。",
+            "非婚生子女享有与婚生子女同等的权利。",
+        ),
     ],
 )
 def test_the_same_in_other_words(sentence: str, source: str) -> None:
@@ -96,6 +127,14 @@ def test_a_provision_goes_with_its_law() -> None:
     assert lacks("劳动法第45条", "工资", over="劳动法 › 第四十四条")
 
 
+def test_titles_are_compared_without_the_brackets_within() -> None:
+    over = "最高人民法院关于审理民间借贷案件适用《民法典》若干问题的规定 › 第一条"
+    full = "《最高人民法院关于审理民间借贷案件适用<中华人民共和国民法典>若干问题的规定》第一条"
+    assert lacks(full, "利息", over) == []
+    assert lacks("《民间借贷司法解释》第一条", "利息", over) == []
+    assert lacks("《担保制度司法解释》第一条", "利息", over)
+
+
 @pytest.mark.parametrize(
     ("sentence", "source", "word"),
     [
@@ -106,6 +145,43 @@ def test_a_provision_goes_with_its_law() -> None:
 )
 def test_a_condition_that_was_dropped_is_named(sentence: str, source: str, word: str) -> None:
     assert word in dropped(read(sentence), source, read("怎么办？"))
+
+
+@pytest.mark.parametrize(
+    ("sentence", "source"),
+    [
+        pytest.param(
+            "借款没有约定利息的，法院不支持支付利息。",
+            "借款没有约定利息，法院不支持支付利息。除自然人之间借款外，没有约定利息的，应当补充。",
+            id="another sentence says so without it",
+        ),
+        pytest.param(
+            "一般情况下，承包方不得解除流转合同。",
+            "承包方不得解除流转合同，但是受让方弃耕抛荒的除外。",
+            id="said as a rule",
+        ),
+        pytest.param(
+            "承包方不得解除流转合同。",
+            "承包方不得解除流转合同，但是受让方有下列情形之一的除外：（一）弃耕抛荒。",
+            id="a list follows",
+        ),
+        pytest.param(
+            "出质人转让股权所得的价款，应当提前清偿债务。",
+            "股权出质后，出质人不得转让，但是经质权人同意的除外。"
+            "出质人转让股权所得的价款，应当提前清偿债务。",
+            id="the exception of another clause",
+        ),
+    ],
+)
+def test_what_is_no_condition_of_the_sentence(sentence: str, source: str) -> None:
+    assert dropped(read(sentence), source, read("怎么办？")) == ""
+
+
+def test_the_provision_over_a_source_has_no_rival_in_it() -> None:
+    source = "因本法第二十六条规定，劳动合同无效的，可以解除。"
+    said = read("根据《劳动合同法》第39条规定，劳动合同无效的，可以解除。")
+    assert contrast(said, read(source), read("劳动合同法 › 第三十九条")) == ""
+    assert "第39条" in contrast(said, read(source), read("劳动合同法 › 第四十条"))
 
 
 def test_a_condition_that_the_question_has_need_not_be_repeated() -> None:
