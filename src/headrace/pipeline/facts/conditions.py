@@ -56,24 +56,23 @@ def dropped(claim: Facts, source: str, question: Facts) -> str:
     asked = frozenset(token.key for token in question.tokens)
     parts = [frozenset(token.key for token in part) for part in clauses(claim.tokens)]
     conditional = bool(_OWN.search(claim.plain))
-    most: dict[frozenset[object], tuple[int, str]] = {}
+    most: dict[int, tuple[int, str]] = {}
     for sentence in _SENTENCE.findall(normalised(source)):
         around = [clause.strip() for clause in _CLAUSE.findall(sentence) if clause.strip()]
-        here: dict[frozenset[object], str] = {}
+        here: dict[int, str] = {}
         for place, clause in enumerate(around):
-            for part in (part for part in parts if _repeats(clause, part)):
-                beside = _conditions(around, place, conditional)
+            for number in (n for n, part in enumerate(parts) if _repeats(clause, part)):
                 left_out = (
                     other
-                    for other, enough in beside
+                    for other, enough in _conditions(around, place, conditional)
                     if _share(other, said) <= enough and _share(other, asked) < 0.5
                 )
-                here[part] = here.get(part) or next(left_out, "")
+                here[number] = here.get(number) or next(left_out, "")
         alike = len(said & _keys(sentence)) if here else 0
-        for part, found in here.items():
-            known = most[part][0] if part in most else 0
+        for number, found in here.items():
+            known = most[number][0] if number in most else 0
             if alike > known or (alike == known and not found):
-                most[part] = alike, found
+                most[number] = alike, found
     condition = next((found for _, found in most.values() if found), "")
     return condition and f"the source says so only with: {condition}"
 

@@ -8,6 +8,9 @@ are alike enough, what stands in one place of both is compared:
 3. a word against its opposite, a lower bound against an upper one;
 4. a duty against a permission;
 5. one party or name against another one of the source: who does what to whom.
+
+A denial counts for the sentence as a whole: it may be turned round (`_denied`, `_excepted`,
+`_only_if`).
 """
 
 from __future__ import annotations
@@ -241,7 +244,7 @@ def _displaced(alignment: Alignment) -> Iterator[str]:
 def _beside(clause: Clause, party: object) -> set[tuple[int, object]]:
     """The words right before (-1) and after (1) a party, those of duty and permission aside."""
     rest = [token for token in clause if token.kind not in ("must", "may", "by")]
-    found = set()
+    found: set[tuple[int, object]] = set()
     for place, token in enumerate(rest):
         if token.key == party:
             near = [(step, rest[place + step]) for step in (-1, 1) if 0 <= place + step < len(rest)]
