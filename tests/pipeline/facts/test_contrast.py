@@ -184,6 +184,13 @@ def test_the_provision_over_a_source_has_no_rival_in_it() -> None:
     assert "第39条" in contrast(said, read(source), read("劳动合同法 › 第四十条"))
 
 
+def test_only_the_citation_of_the_source_itself_has_no_rival() -> None:
+    source = read("On Mill Day the limits of Article 7 and Article 10 do not apply.")
+    said = "Under Article 13, on Mill Day the limits of Article 7 and Article {} do not apply."
+    assert contrast(read(said.format(10)), source, read("Article 13")) == ""
+    assert "Article 13" in contrast(read(said.format(13)), source, read("Article 13"))
+
+
 def test_a_condition_that_the_question_has_need_not_be_repeated() -> None:
     said = read("应当向登记机构申请登记。")
     assert not dropped(said, "设立居住权的，应当向登记机构申请登记。", read("怎样设立居住权？"))

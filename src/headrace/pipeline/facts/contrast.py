@@ -41,12 +41,12 @@ that has no partner stands in another place."""
 
 
 def contrast(claim: Facts, source: Facts, over: Facts) -> str:
-    """The first difference, in words; "" if there is none. That the claim names the provision which
-    stands `over` the source has no counterpart in it."""
+    """The first difference, in words; "" if there is none. Where the claim names the provision
+    `over` the source (first), it says where it has it from, and nothing there is its rival."""
     own = {fact[:3] for fact in over.written if isinstance(fact, Provision)}
-    said = tuple(
-        t for t in claim.tokens if not isinstance(t.key, Provision) or t.key[:3] not in own
-    )
+    provisions = (token for token in claim.tokens if isinstance(token.key, Provision))
+    cited = next((token for token in provisions if token.key[:3] in own), None)
+    said = tuple(token for token in claim.tokens if token is not cited)
     there = clauses(source.tokens)
     known = frozenset(token.key for token in source.tokens if token.kind == "party")
     place = -1
