@@ -94,6 +94,8 @@ def test_the_same_in_other_words(sentence: str, source: str) -> None:
         ("within 30 days", "within 30 months", "30 days: the source says 30 months"),
         ("在30日内", "在三十个月内", "30日: the source says 三十个月"),
         ("罚款五百元", "罚款三百元", "五百元: the source says 三百元"),
+        ("以下两个条件", "以下三个条件", "两个: the source says 三个"),
+        ("第二顺序", "第一顺序", "第二: the source says 第一"),
         ("自2021年1月1日起", "自2020年1月1日起", "2021年1月1日: the source says 2020年1月1日"),
         ("6 hens", "6 cocks", ""),
         ("see TS38.402", "see TS38.401", "TS38.402 is not in the source"),
@@ -114,6 +116,12 @@ def test_a_fact_that_is_missing_is_named(sentence: str, source: str, reason: str
         ("on 1 May 2024", "on May 1, 2024"),
         ("at 7 p.m.", "at 19:00"),
         ("处1.5万元罚款", "处一万五千元罚款"),
+        ("处1-5万元罚款", "处一万元以上五万元以下罚款"),
+        ("处500至1万元罚款", "处五百元以上一万元以下罚款"),
+        ("依照第1款第2项", "依照第一款第（二）项"),
+        ("①无民事行为能力人", "（一）无民事行为能力人"),
+        ("第二，关于损害", "关于损害"),
+        ("应当符合以下两个条件", "应当符合下列条件"),
     ],
 )
 def test_the_same_fact_in_two_notations(sentence: str, source: str) -> None:
