@@ -197,6 +197,8 @@ def test_only_the_citation_of_the_source_itself_has_no_rival() -> None:
     said = "Under Article 13, on Mill Day the limits of Article 7 and Article {} do not apply."
     assert contrast(read(said.format(10)), source, read("Article 13")) == ""
     assert "Article 13" in contrast(read(said.format(13)), source, read("Article 13"))
+    alone = read("On Mill Day the limits of Article 7 and Article 13 do not apply.")
+    assert "Article 13" in contrast(alone, source, read("Article 13"))
 
 
 def test_a_condition_that_the_question_has_need_not_be_repeated() -> None:

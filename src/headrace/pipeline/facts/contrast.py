@@ -35,17 +35,20 @@ ALIKE, FEWEST = 0.5, 3
 """Share and number of a clause's tokens that must have a partner before differences mean
 anything."""
 
+LEAD = 4
+"""Tokens at the beginning of a sentence among which it says where it has it from."""
+
 SAME_WORDS = 0.85
 """Share of a clause's tokens that the source's clause has in whatever order, from which a party
 that has no partner stands in another place."""
 
 
 def contrast(claim: Facts, source: Facts, over: Facts) -> str:
-    """The first difference, in words; "" if there is none. Where the claim names the provision
-    `over` the source (first), it says where it has it from, and nothing there is its rival."""
+    """The first difference, in words; "" if there is none. A claim that begins with the provision
+    `over` the source says where it has it from, and nothing there is that provision's rival."""
     own = {fact[:3] for fact in over.written if isinstance(fact, Provision)}
-    provisions = (token for token in claim.tokens if isinstance(token.key, Provision))
-    cited = next((token for token in provisions if token.key[:3] in own), None)
+    lead = [token for token in claim.tokens[:LEAD] if isinstance(token.key, Provision)]
+    cited = lead[0] if lead and lead[0].key[:3] in own else None
     said = tuple(token for token in claim.tokens if token is not cited)
     there = clauses(source.tokens)
     known = frozenset(token.key for token in source.tokens if token.kind == "party")
