@@ -192,6 +192,17 @@ def test_the_provision_over_a_source_has_no_rival_in_it() -> None:
     assert "第39条" in contrast(said, read(source), read("劳动合同法 › 第四十条"))
 
 
+def test_a_sentence_of_one_article_does_not_cite_its_neighbour() -> None:
+    source = Source(
+        read("On Mill Day the limits of Article 7 do not apply."), read("Article 13"), ""
+    )
+    near = frozenset({Provision("条", 14)})
+    wrong = read("Under Article 14, on Mill Day the limits of Article 7 do not apply.")
+    both = read("Under Article 13 and Article 14, on Mill Day the limits do not apply.")
+    assert "Article 14" in next(missing(wrong, source, near))
+    assert list(missing(both, source, near)) == []
+
+
 def test_only_the_citation_of_the_source_itself_has_no_rival() -> None:
     source = read("On Mill Day the limits of Article 7 and Article 10 do not apply.")
     said = "Under Article 13, on Mill Day the limits of Article 7 and Article {} do not apply."
