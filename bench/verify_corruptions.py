@@ -10,6 +10,9 @@
   such as 您好 are left out). This is overlap of strings alone; whether numbers, negations and
   parties agree is not asked, so what the annotators got wrong counts as a false alarm.
 * `loose`: the same with 65 %. Many of these add something of their own; reported, no target.
+* `by hand`: sentences in `bench/paraphrases.tsv`, written for gold articles of the first half as
+  a lawyer would put them (two sentences as one, a condition behind, what a court supports as what
+  one may claim). The rules were mended by them, so this is no test: reported, no target.
 * `english`, `english reworded`: supporting sentences of the two-hop questions and of the example
   documents, as they stand, and with number words as digits and dates turned round.
 
@@ -116,12 +119,21 @@ def chinese() -> Iterator[Stated]:
             if share >= 0.65 and len(sentence) >= 12:
                 kind = "answers" if share >= 0.85 else "loose"
                 yield Stated(kind, half, sentence, hits, row["question"])
+    yield from _by_hand(corpus, place)
     for at, article in enumerate(corpus):
         if re.search(r"\d{4}年\d{1,2}月", article.text) and len(article.text) < LONGEST:
             hits = _hits([article, *_around(corpus, at, {article.number})])
             for sentence in _sentences(article.text):
                 if re.search(r"\d{4}年", sentence):
                     yield Stated("dated", at % 2, sentence, hits, "")
+
+
+def _by_hand(corpus: Sequence[Article], place: Mapping[int, int]) -> Iterator[Stated]:
+    for line in (ROOT / "bench" / "paraphrases.tsv").read_text(encoding="utf-8").splitlines():
+        number, _, sentence = line.partition("\t")
+        article = corpus[place[int(number)]]
+        hits = _hits([article, *_around(corpus, place[article.number], {article.number})])
+        yield Stated("by hand", 0, sentence, hits, "")
 
 
 def _around(corpus: Sequence[Article], at: int, but: set[int]) -> list[Article]:
@@ -231,6 +243,18 @@ class Count:
                 self.examples.append((f"missed {kind}", true.kind, twin, true.text))
 
 
+KINDS = (
+    "statute",
+    "reworded",
+    "answers",
+    "loose",
+    "by hand",
+    "dated",
+    "english",
+    "english reworded",
+)
+UNTARGETED = ("loose", "by hand")
+
 LIMITS = {"statute": 600, "reworded": 600, "answers": 400, "loose": 300, "dated": 120}
 """True sentences of each kind and half that are judged, drawn by chance with a fixed seed."""
 
@@ -246,7 +270,7 @@ def collect(quick: bool) -> Count:
         limit = LIMITS.get(kind, 400)
         corrupt = ENGLISH if kind.startswith("english") else CHINESE
         for true in unique[: limit // 8 if quick else limit]:
-            count.add(true, corrupt, twins=kind != "loose")
+            count.add(true, corrupt, twins=kind not in UNTARGETED)
     return count
 
 
@@ -258,12 +282,13 @@ def run(quick: bool) -> Result:
     count = collect(quick)
     result = Result()
     rows = []
-    for kind in ("statute", "reworded", "answers", "loose", "dated", "english", "english reworded"):
+    for kind in KINDS:
         both = [count.alarms[half, kind] for half in (0, 1)]
-        rows.append([kind, *[f"{_share(v):.3f} of {len(v)}" for v in both]])
-        target = kind not in ("loose",)
+        rows.append([kind, *[f"{_share(v):.3f} of {len(v)}" if v else "" for v in both]])
+        target = kind not in UNTARGETED
         key = f"false_alarms.{kind.replace(' ', '_')}"
-        result.add(key, _share(both[1]), "<=" if target else None, 0.03 if target else None)
+        reported = both[0] if kind == "by hand" else both[1]
+        result.add(key, _share(reported), "<=" if target else None, 0.03 if target else None)
     result.tables.append(Table("False alarms on true sentences", ["sentences", *HALVES], rows))
     rows = []
     for kind in CHINESE:

@@ -107,6 +107,37 @@ def test_a_pronoun_stands_for_what_was_asked_about() -> None:
     assert not verify(sentence, SOURCES, "How loud is a lawnmower?").evidence
 
 
+def test_a_short_sentence_that_has_its_own_subject_stands_alone() -> None:
+    sources = passages([hit(1, "定作人应当验收该工作成果。承揽人交付工作成果。", "民法典")])
+    assert verify("定作人必须验收该工作成果。", sources, "没有约定的，报酬怎么付？").evidence
+
+
+def test_what_a_sentence_cites_is_not_counted_among_its_words() -> None:
+    text = "对姓名等的许可使用，参照适用肖像许可使用的有关规定。对声音的保护另行规定。"
+    sources = passages([hit(1, text, "民法典", "第一千零二十三条")])
+    said = "根据我国《中华人民共和国民法典》的规定，对姓名的许可使用，参照适用肖像许可的规定。"
+    assert verify(said, sources, QUESTION).evidence
+    assert "婚姻法" in verify(said.replace("民法典", "婚姻法"), sources, QUESTION).reason
+
+
+def test_property_of_all_and_prohibitions_claim_nothing_of_everybody() -> None:
+    sources = passages(
+        [
+            hit(
+                1,
+                "征收集体所有的土地，应当支付补偿费。禁止在公路上摆摊设点、堆放物品、倾倒垃圾、设置障碍。",
+                "法",
+            )
+        ]
+    )
+    for said in (
+        "征收集体所有的土地应支付补偿费用。",
+        "任何人不得在公路上摆摊设点、堆放物品、倾倒垃圾、设置障碍。",
+    ):
+        assert verify(said, sources, QUESTION).evidence, said
+    assert not verify("征收任何土地，应当支付补偿费。", sources, QUESTION).evidence
+
+
 @pytest.mark.parametrize("sentence", ["您好，", "Hello!", "* * *"])
 def test_a_greeting_needs_no_support(sentence: str) -> None:
     assert verify(sentence, SOURCES, QUESTION).reason == ""
@@ -140,6 +171,16 @@ def test_a_short_answer_is_read_with_the_question() -> None:
     question = "How high is the fine for whoever breaks the rule?"
     assert verify("It is 150 crowns.", SOURCES, question).evidence
     assert not verify("It is 150 crowns.", SOURCES, "How many guide dogs are at work?").evidence
+
+
+def test_marks_of_omission_split_a_quotation() -> None:
+    whole = "The code says “Dogs shall be kept on a leash ... pays a fine of 150 crowns”."
+    verdict = verify(whole, SOURCES, QUESTION)
+    assert verdict.reason == ""
+    said = [e.span.start for e in verdict.evidence[:2]]
+    assert said == [100, 100 + LEASH.index("pays a fine")]
+    turned = "The code says “pays a fine of 150 crowns ... Dogs shall be kept on a leash”."
+    assert "not in the sources" in verify(turned, SOURCES, QUESTION).reason
 
 
 def test_a_quotation_may_be_broken_into_lines_where_the_source_is_not() -> None:

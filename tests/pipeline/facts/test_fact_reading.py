@@ -55,6 +55,8 @@ def test_numerals(text: str, value: int) -> None:
         ("十五个工作日内", Number(Fraction(15), "workday")),
         ("6 hens", Number(Fraction(6), "", "hen")),
         ("第四十四条", Provision("条", 44)),
+        ("应当支付本法第60条规定的费用", Provision("条", 60)),
+        ("不存在民法典第一百四十四条规定的情形", Provision("条", 144, 0, "民法典")),
         ("《中华人民共和国劳动法》第44条", Provision("条", 44, 0, "劳动法")),
         ("根据民法典第五十四条的规定", Provision("条", 54, 0, "民法典")),
         ("本法第二条之一", Provision("条", 2, 1)),

@@ -44,22 +44,26 @@ class Alignment(NamedTuple):
         ]
 
 
+_END = Token("end", "\n", "\n")
+
+
 @lru_cache(maxsize=8192)
 def clauses(tokens: Clause) -> tuple[Clause, ...]:
-    """The token sequence cut at its ends of clauses; one of fewer than `SHORT` tokens goes with
-    the one before it, since it hardly says by itself of what it speaks."""
-    found: list[list[Token]] = [[]]
-    for token in tokens:
-        if token.kind != "end":
-            found[-1].append(token)
-        elif found[-1]:
-            found.append([])
+    """The token sequence cut at its ends of clauses; within a sentence, one of fewer than
+    `SHORT` tokens goes with the one before it, since it hardly says by itself of what it speaks."""
     joined: list[list[Token]] = []
-    for part in found:
-        if joined and (len(part) < SHORT or len(joined[-1]) < SHORT):
+    part: list[Token] = []
+    apart = True
+    for token in (*tokens, _END):
+        if token.kind != "end":
+            part.append(token)
+            continue
+        if part and not apart and (len(part) < SHORT or len(joined[-1]) < SHORT):
             joined[-1] += part
         elif part:
             joined.append(part)
+        apart = (apart and not part) or token.text != ","
+        part = []
     return tuple(map(tuple, joined))
 
 

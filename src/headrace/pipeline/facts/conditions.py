@@ -32,8 +32,14 @@ _EXCEPTION = re.compile(
     r"^\s*(?:但(?:是)?.{2,60}除外|除.{2,60}外)(?!.)"
     r"|^\s*(?i:unless|except|provided\sthat|only\sif)\b"
 )
-_SAVING = re.compile(r"另有|前款|前条|本条|本法")
-"""What hardly any answer repeats: that other law or an agreement may say otherwise."""
+_SAVING = re.compile(r"另有|前款|前条|本条|本法|下列")
+"""What hardly any answer repeats: that other law or an agreement may say otherwise, or that a list
+of exceptions follows."""
+
+_AS_A_RULE = re.compile(
+    r"一般(?!保证)|原则上|通常|(?i:\b(?:generally|usually|as a rule|in principle)\b)"
+)
+"""By what an answer says that there are exceptions."""
 
 _CONDITION = re.compile(
     r"^\s*(?:未?经.{2,30}|.{4,60})(?:的|情况下|情形下|同意|批准|许可)$|^\s*(?i:if)\b"
@@ -44,28 +50,29 @@ def dropped(claim: Facts, source: str, question: Facts) -> str:
     """The condition or exception that the claim leaves out; "" if there is none. A claim with a
     condition of its own is only asked for exceptions. Where several sentences of the source say
     what a clause of the claim says, the one that is most like the whole claim decides."""
+    if _AS_A_RULE.search(claim.plain):
+        return ""
     said = frozenset(token.key for token in claim.tokens)
     asked = frozenset(token.key for token in question.tokens)
     parts = [frozenset(token.key for token in part) for part in clauses(claim.tokens)]
     conditional = bool(_OWN.search(claim.plain))
-    most: dict[frozenset[object], tuple[int, str]] = {}
+    most: dict[int, tuple[int, str]] = {}
     for sentence in _SENTENCE.findall(normalised(source)):
         around = [clause.strip() for clause in _CLAUSE.findall(sentence) if clause.strip()]
-        here: dict[frozenset[object], str] = {}
+        here: dict[int, str] = {}
         for place, clause in enumerate(around):
-            for part in (part for part in parts if _repeats(clause, part)):
-                beside = _conditions(around, place, conditional)
+            for number in (n for n, part in enumerate(parts) if _repeats(clause, part)):
                 left_out = (
                     other
-                    for other, enough in beside
+                    for other, enough in _conditions(around, place, conditional)
                     if _share(other, said) <= enough and _share(other, asked) < 0.5
                 )
-                here[part] = here.get(part) or next(left_out, "")
+                here[number] = here.get(number) or next(left_out, "")
         alike = len(said & _keys(sentence)) if here else 0
-        for part, found in here.items():
-            known = most[part][0] if part in most else 0
+        for number, found in here.items():
+            known = most[number][0] if number in most else 0
             if alike > known or (alike == known and not found):
-                most[part] = alike, found
+                most[number] = alike, found
     condition = next((found for _, found in most.values() if found), "")
     return condition and f"the source says so only with: {condition}"
 

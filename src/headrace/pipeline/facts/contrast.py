@@ -8,6 +8,9 @@ are alike enough, what stands in one place of both is compared:
 3. a word against its opposite, a lower bound against an upper one;
 4. a duty against a permission;
 5. one party or name against another one of the source: who does what to whom.
+
+A denial counts for the sentence as a whole: it may be turned round (`_denied`, `_excepted`,
+`_only_if`).
 """
 
 from __future__ import annotations
@@ -32,29 +35,57 @@ ALIKE, FEWEST = 0.5, 3
 """Share and number of a clause's tokens that must have a partner before differences mean
 anything."""
 
+LEAD = 4
+"""Tokens at the beginning of a sentence among which it says where it has it from."""
+
 SAME_WORDS = 0.85
 """Share of a clause's tokens that the source's clause has in whatever order, from which a party
 that has no partner stands in another place."""
 
 
 def contrast(claim: Facts, source: Facts, over: Facts) -> str:
-    """The first difference, in words; "" if there is none. That the claim names the provision which
-    stands `over` the source has no counterpart in it."""
+    """The first difference, in words; "" if there is none. A claim that begins with the provision
+    `over` the source says where it has it from, and nothing there is that provision's rival."""
     own = {fact[:3] for fact in over.written if isinstance(fact, Provision)}
-    said = tuple(
-        t for t in claim.tokens if not isinstance(t.key, Provision) or t.key[:3] not in own
-    )
+    lead = [token for token in claim.tokens[:LEAD] if isinstance(token.key, Provision)]
+    cited = lead[0] if lead and lead[0].key[:3] in own else None
+    said = tuple(token for token in claim.tokens if token is not cited)
     there = clauses(source.tokens)
     known = frozenset(token.key for token in source.tokens if token.kind == "party")
     place = -1
-    only_if = _only_if(claim)
+    found = []
     for clause in clauses(said):
         alignment = nearest(clause, there, place)
         if alignment is not None:
             place = alignment.place
-            for reason in _differences(alignment, known, only_if):
-                return reason
-    return ""
+            found.append(alignment)
+    reason = next((reason for one in found for reason in _differences(one, known)), "")
+    if reason or _only_if(claim) or _excepted(found, there):
+        return reason
+    return _denied(found) or next((why for one in found if _close(one) for why in _duties(one)), "")
+
+
+def _close(alignment: Alignment) -> bool:
+    return alignment.likeness >= ALIKE and len(alignment.pairs) >= FEWEST
+
+
+def _denied(found: Sequence[Alignment]) -> str:
+    """A negation that one of both has and the other has not. Where the claim has one more and one
+    less, it turns the sentence round (who can prove it is not liable, who cannot is)."""
+    added = [why for one in found if _close(one) for why in _added(one)]
+    removed = [why for one in found if _close(one) for why in _removed(one)]
+    return next(iter(added or removed), "") if not (added and removed) else ""
+
+
+def _excepted(found: Sequence[Alignment], there: Sequence[Clause]) -> bool:
+    """Whether the claim speaks of an item of a list of exceptions (但是有下列情形之一的除外: ...),
+    for which the contrary of the rule before the list holds."""
+    lists = [
+        place
+        for place, clause in enumerate(there)
+        if {"下列", "除外"} <= {token.text for token in clause}
+    ]
+    return any(one.place > lists[0] and one.likeness >= ALIKE for one in found if lists)
 
 
 def _only_if(claim: Facts) -> bool:
@@ -64,21 +95,20 @@ def _only_if(claim: Facts) -> bool:
     )
 
 
-def _differences(alignment: Alignment, known: frozenset[object], only_if: bool) -> Iterator[str]:
+def _differences(alignment: Alignment, known: frozenset[object]) -> Iterator[str]:
+    """All but those of denial, duty and permission."""
     turned = any(t.kind == "by" for t in alignment.claim) != any(
         t.kind == "by" for t in alignment.source
     )
     if not turned:
         yield from _displaced(alignment)
-    if alignment.likeness < ALIKE or len(alignment.pairs) < FEWEST:
+    if not _close(alignment):
         return
     gaps = alignment.gaps()
     for mine, theirs in gaps:
         yield from _glued(mine, theirs)
         yield from _values(mine, theirs)
         yield from _opposites(mine, theirs)
-    yield from _negations(alignment, only_if)
-    yield from _duties(gaps)
     if not turned:
         yield from _parties(gaps, known)
 
@@ -113,22 +143,24 @@ def _opposites(mine: Clause, theirs: Clause) -> Iterator[str]:
             yield f"{token.text}: the source bounds it the other way"
 
 
-def _negations(alignment: Alignment, only_if: bool) -> Iterator[str]:
-    """A negation whose next word has a partner must stand before the partner too, or what the
-    clause asks for is refused at its end (请求..., 人民法院不予支持). What the source does not
-    speak of may be denied (不同于...). Who says `only if` denies the rest by turning both round."""
-    to_source = dict(alignment.pairs)
-    to_claim = {there: here for here, there in alignment.pairs}
-    for place in _alone(alignment.claim, to_source):
-        partner = to_source.get(place + 1)
+def _added(alignment: Alignment) -> Iterator[str]:
+    """Negations of the claim whose next word has a partner that is not denied, nor refused at the
+    end of its clause (请求..., 人民法院不予支持). What the source does not speak of may be denied
+    (不同于...)."""
+    partners = dict(alignment.pairs)
+    for place in _alone(alignment.claim, partners):
+        partner = partners.get(place + 1)
         if partner is None or _denied_before(alignment.source, partner):
             continue
         if not _refused(alignment.source[partner:]):
             yield f"{alignment.claim[place].text}: the source does not deny it"
-    if only_if:
-        return
-    for place in _alone(alignment.source, to_claim):
-        partner = to_claim.get(place + 1)
+
+
+def _removed(alignment: Alignment) -> Iterator[str]:
+    """Negations of the source whose next word has a partner that is not denied."""
+    partners = {there: here for here, there in alignment.pairs}
+    for place in _alone(alignment.source, partners):
+        partner = partners.get(place + 1)
         if partner is not None and not _denied_before(alignment.claim, partner):
             yield f"the source says {alignment.source[place].text} there"
 
@@ -155,8 +187,8 @@ def _denied_before(clause: Clause, place: int) -> bool:
     return any(token.kind == "not" for token in clause[max(0, place - 3) : place])
 
 
-def _duties(gaps: Sequence[tuple[Clause, Clause]]) -> Iterator[str]:
-    for mine, theirs in gaps:
+def _duties(alignment: Alignment) -> Iterator[str]:
+    for mine, theirs in alignment.gaps():
         here, there = {t.kind for t in mine}, {t.kind for t in theirs}
         for one, other in (("must", "may"), ("may", "must")):
             if one in here and other in there and one not in there and other not in here:
@@ -193,11 +225,15 @@ def _two_roles(one: str, other: str) -> bool:
 
 
 def _displaced(alignment: Alignment) -> Iterator[str]:
-    """Hardly any word is new, but a party stands elsewhere, and not because it moved with the words
-    beside it."""
+    """Hardly any word is new, but a party stands elsewhere: the parties come in another order, and
+    it did not move with the words beside it."""
     there = {token.key for token in alignment.source}
     shared = sum(token.key in there for token in alignment.claim)
     if len(alignment.claim) < FEWEST or shared < SAME_WORDS * len(alignment.claim):
+        return
+    order = iter([token.key for token in alignment.source if token.kind == "party"])
+    parties = (t.key for t in alignment.claim if t.kind == "party" and t.key in there)
+    if all(any(party == other for other in order) for party in parties):
         return
     placed = {here for here, _ in alignment.pairs}
     used = {alignment.claim[here].key for here in placed}
@@ -211,7 +247,7 @@ def _displaced(alignment: Alignment) -> Iterator[str]:
 def _beside(clause: Clause, party: object) -> set[tuple[int, object]]:
     """The words right before (-1) and after (1) a party, those of duty and permission aside."""
     rest = [token for token in clause if token.kind not in ("must", "may", "by")]
-    found = set()
+    found: set[tuple[int, object]] = set()
     for place, token in enumerate(rest):
         if token.key == party:
             near = [(step, rest[place + step]) for step in (-1, 1) if 0 <= place + step < len(rest)]

@@ -33,9 +33,8 @@ class Source(NamedTuple):
 
 def missing(claim: Facts, source: Source, elsewhere: frozenset[Provision]) -> Iterator[str]:
     """For each fact of the claim that the source does not have: which, and what the source says
-    instead. A provision may stand `elsewhere` if another one of the claim is this source."""
-    found = [fact for fact in claim.written if isinstance(fact, Provision) and fact.part == "条"]
-    here = any(_provided(fact, source) for fact in found)
+    instead. A provision may stand `elsewhere` if the claim also cites this source."""
+    here = any(_provided(fact, source) for fact in _cited(claim))
     for fact, written in claim.written.items():
         if has(fact, source):
             continue
@@ -45,6 +44,17 @@ def missing(claim: Facts, source: Source, elsewhere: frozenset[Provision]) -> It
             continue
         other = _instead(fact, source)
         yield f"{written}: the source says {other}" if other else f"{written} is not in the source"
+
+
+def _cited(claim: Facts) -> list[Provision]:
+    """The articles of the first clause that names any: where the claim says it has it from."""
+    found: list[Provision] = []
+    for token in claim.tokens:
+        if isinstance(token.key, Provision) and token.key.part == "条":
+            found.append(token.key)
+        elif token.kind == "end" and found:
+            break
+    return found
 
 
 def _counts_kinds(source: Source) -> bool:

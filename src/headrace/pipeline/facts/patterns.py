@@ -35,13 +35,14 @@ _COUNTS = (  # a Chinese numeral is one only before a unit, or at the head of a 
 )
 _CHINESE_SHARE = rf"(?:[百千万]分之(?:{_CHINESE}|{numerals.ARABIC})|{_C}{{1,3}}分之{_C}{{1,3}})"
 
-_LABEL = (  # of an item of a list: (3), 3. and 3、 say nothing of the matter
+_LABEL = (  # of an item of a list: (3), 3., 3、 and 第三, say nothing of the matter
     r"\((?:\d{1,2}|[一二三四五六七八九十]{1,3})\)|(?:\A|(?<=[。;:,\n]))\s?"
-    r"(?:\d{1,2}|[一二三四五六七八九十]{1,3})(?:、|\.(?!\d)|\))"
+    r"(?:(?:\d{1,2}|[一二三四五六七八九十]{1,3})(?:、|\.(?!\d)|\))"
+    r"|第[一二三四五六七八九十]{1,2}(?=[,、:]))"
 )
 _PROVISION = (
     r"(?:《(?P<law>[^《》]{2,60})》\s?(?:\([^()]{0,20}\)\s?)?)?"
-    rf"第\s?(?P<pn>{_N})\s?(?P<part>[条款项章编节])(?:\s?之(?P<sub>{_C}{{1,3}}|\d{{1,3}}))?"
+    rf"第\s?\(?(?P<pn>{_N})\)?\s?(?P<part>[条款项章编节])(?:\s?之(?P<sub>{_C}{{1,3}}|\d{{1,3}}))?"
     r"|(?<![\d.第])(?P<bare>\d{1,4})\s?条(?=规定|第|之|,|。|的规定)"
     r"|(?:\b(?i:(?P<word>articles?|art\.?|sections?|sec\.|chapters?|clauses?|paragraphs?))\s|§\s?)"
     r"(?P<number>\d{1,4})\b(?!\.\d)"

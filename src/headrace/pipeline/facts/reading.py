@@ -41,6 +41,7 @@ from headrace.pipeline.facts.wording import (
 from headrace.pipeline.words import STOP
 from headrace.retrieval.analyze import tokens as analysed
 
+_APART = {ord("，"): ", "} | {ord("①") + n: f"({n + 1})" for n in range(20)}
 _PARTS = {"art": "条", "sec": "条", "cha": "章", "cla": "款", "par": "款", "": "条"}
 _BASES = {"百": 100, "千": 1000, "万": 10_000}
 _MONEY = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yuan"}
@@ -55,11 +56,11 @@ _THIS_LAW = re.compile(r"^(?:本|该|同|此|前述|上述)|[本该此]\w{1,2}$"
 
 
 def normalised(text: str) -> str:
-    """Compatibility forms unified (full-width digits and signs); a full-width comma stays apart
-    from the digits around it."""
+    """Compatibility forms unified (full-width digits and signs); a full-width comma and the circled
+    number of an item stay apart from the digits around them."""
     if text.isascii():
         return text
-    plain = text.replace("，", ", ").encode("utf-8", "replace").decode()
+    plain = text.translate(_APART).encode("utf-8", "replace").decode()
     return unicodedata.normalize("NFKC", plain)
 
 
@@ -208,6 +209,8 @@ def _quantity(match: re.Match[str]) -> Fact | None:
     noun = (match["noun"] or "").lower()
     if not kind and value == 1 and not said[0].isdigit():
         return None  # 一个, `one of`
+    if not kind and match["unit"] and _SUMMED.match(match.string, match.end()):
+        kind = "kind"
     if (
         not match["unit"]
         and not noun
@@ -230,6 +233,9 @@ def _ranges(tokens: list[Token], plain: str) -> list[Token]:
         if not one.unit and two.unit and _RANGE.fullmatch(between):
             said = _UNIT_AT_END.search(tokens[there].text)
             factor = units.unit(said[1])[1] if said else Fraction(1)
+            scale = _SCALE.match(tokens[there].text)
+            if scale and one.value < numerals.value(scale[1]):  # 1-5万元
+                factor *= numerals.value("1" + scale[2])
             tokens[here] = tokens[here]._replace(key=Number(one.value * factor, two.unit))
     return tokens
 
@@ -242,6 +248,9 @@ _ROLE = re.compile(
     )
 )
 _RANGE = re.compile(r"至|到|或者?|、|[-~—–]|to|or|and")
+_SCALE = re.compile(r"(\d+(?:\.\d+)?)\s?([千万亿]+)")
+_SUMMED = re.compile("条件|情形|情况|方面|要件|原因|步骤|途径|方式|部分|特征|问题|层次")
+"""What an answer counts that sums up a list of its source."""
 _UNIT_AT_END = re.compile(rf"({units.UNIT})\Z")
 
 

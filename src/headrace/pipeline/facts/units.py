@@ -66,9 +66,12 @@ for _line in _TABLE.strip().splitlines():
 for _form in _CLASSIFIERS.split():
     _OWN[_form] = ("", Fraction(1))
 
+_NOT_BEFORE = {"人": "(?![民员身事格])", "部": "(?![分门])"}
+"""What makes another word of a unit: 一人民法院, 两部分."""
+
 _HAN = sorted((form for form in _OWN if not form.isascii()), key=len, reverse=True)
 _LATIN = sorted((form for form in _OWN if form.isascii() and form != "%"), key=len, reverse=True)
-HAN = "|".join(form + ("(?![民员身事格])" if form == "人" else "") for form in _HAN)
+HAN = "|".join(form + (_NOT_BEFORE.get(form, "")) for form in _HAN)
 LATIN = (
     r"(?:(?:calendar|consecutive|full|whole|more|additional|further|percentage)[\s-]+){0,2}"
     rf"(?:(?:working|business)[\s-]+days?|square\s+(?:metres?|meters?)|{'|'.join(_LATIN)})\b"
