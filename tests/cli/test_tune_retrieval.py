@@ -25,7 +25,8 @@ def test_what_is_fitted_can_be_seen_kept_and_undone(headrace: Headrace, tmp_path
     done = headrace("eval", "tune-retrieval", suite, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert [row["name"] for row in found["rows"]] == ["configured", "weights", "linear", "trees"]
+    ways = ["linear", "trees", "linear+past", "trees+past"]
+    assert [row["name"] for row in found["rows"]] == ["configured", "weights", *ways]
     file = tmp_path / "data" / "collections" / "many" / "ranker.json"
     assert file.exists() == found["kept"] == (found["chosen"] != "configured")
     for removed in (found["kept"], False):

@@ -12,7 +12,7 @@ from headrace.engines.base import ModelSpec
 from headrace.pipeline.prompt import Prompt, build_prompt
 from headrace.serving.local import LocalModels
 from headrace.serving.models import Models
-from headrace.types import Hit, Message, Role, Span
+from headrace.types import Call, Hit, Message, Role, Span
 
 SYSTEM = "Answer from the passages."
 
@@ -131,10 +131,10 @@ async def test_what_cannot_fit_is_not_counted(models: LocalModels) -> None:
     class Counting:
         texts = characters = 0
 
-        async def count(self, model: str, texts: Sequence[str]) -> list[int]:
+        async def count(self, model: str, texts: Sequence[str], *, call: Call) -> list[int]:
             self.texts += len(texts)
             self.characters += sum(map(len, texts))
-            return await models.count(model, texts)
+            return await models.count(model, texts, call=call)
 
     counting = Counting()
     turns = (Message("user", "x " * 500_000), *(Message("user", f"say {n}") for n in range(5_000)))

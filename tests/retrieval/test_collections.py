@@ -51,7 +51,7 @@ def test_an_unknown_collection_names_the_known_ones(
     Collections(collections.folder).delete("laws")
     with pytest.raises(UnknownCollection) as caught:  # of a collection that is open, and gone
         index.snapshot()
-    assert caught.value.message == "there is no collection named 'laws'"
+    assert caught.value.message == "there is no collection named 'laws' any more"
 
 
 def test_the_second_writer_learns_who_the_first_is(
