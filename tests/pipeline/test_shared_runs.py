@@ -240,24 +240,26 @@ async def test_who_has_more_time_is_not_given_a_hurried_answer(services: Service
 @pytest.mark.parametrize(
     ("first", "second", "shared"),
     [
-        (USER, USER, True),
-        (soon(50), soon(51), True),  # the same `deadline_ms`, a little later
-        (soon(50), soon(49), False),
-        (soon(50), USER, False),
-        (USER, soon(50), False),
-        (USER, BULK, True),
-        (BULK, USER, False),
-        (BULK, BULK, True),
+        (lambda: USER, lambda: USER, True),
+        (lambda: soon(50), lambda: soon(51), True),  # the same `deadline_ms`, a little later
+        (lambda: soon(50), lambda: soon(49), False),
+        (lambda: soon(50), lambda: USER, False),
+        (lambda: USER, lambda: soon(50), False),
+        (lambda: USER, lambda: BULK, True),
+        (lambda: BULK, lambda: USER, False),
+        (lambda: BULK, lambda: BULK, True),
     ],
 )
-async def test_for_whom_a_run_serves(first: Call, second: Call, shared: bool) -> None:
+async def test_for_whom_a_run_serves(
+    first: Callable[[], Call], second: Callable[[], Call], shared: bool
+) -> None:
     async def nothing() -> AsyncGenerator[Sequence[Event], None]:
         await asyncio.sleep(SOON)
         yield ()
 
     runs, key = SharedRuns(), Key(b"s", "q")
-    made, _ = runs.join(key, first, nothing)
-    found, joined = runs.join(key, second, nothing)
+    made, _ = runs.join(key, first(), nothing)
+    found, joined = runs.join(key, second(), nothing)
     assert (found is made, joined) == (shared, shared)
     for run in {made, found}:
         run.task.cancel()
