@@ -101,7 +101,9 @@ def run(quick: bool) -> Result:
 
 
 async def _measure(data: Path, documents: Path, asked: Sequence[Asked]) -> dict[str, list[Outcome]]:
-    config = load().model_copy(update={"data_dir": data})
+    config = load()
+    uncached = config.cache.model_copy(update={"embeddings_size": None})  # asked twice
+    config = config.model_copy(update={"data_dir": data, "cache": uncached})
     outcomes: dict[str, list[Outcome]] = {side: [] for side in SIDES}
     async with application(config) as services:
         await services.jobs.run(COLLECTION, [documents])
