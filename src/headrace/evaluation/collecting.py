@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ from headrace.retrieval.embedded import EmbeddedIndex
 from headrace.retrieval.features import feature_rows
 from headrace.retrieval.order import POOL, candidates, fused
 from headrace.retrieval.past import NEAREST, Past
+from headrace.retrieval.ranker import digest
 from headrace.retrieval.search import search
 from headrace.retrieval.snapshot import CollectionSnapshot
 from headrace.types import BULK, Filter
@@ -72,8 +72,7 @@ class Asked(NamedTuple):
 
 def fold_of(question: Question, count: int = FOLDS, salt: bytes = b"") -> int:
     """Equal texts share a fold, so that no question is learned from its twin."""
-    text = "".join(question.text.split())
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, salt=salt).digest()) % count
+    return int.from_bytes(digest(question.text, salt)) % count
 
 
 async def collect(
@@ -166,7 +165,7 @@ def _asked(index: EmbeddedIndex, found: Sequence[Found], options: RetrievalOptio
     more of those than a ranker would take, since some will be left out with their fold."""
     snapshot = index.snapshot()
     past = past_of(found, snapshot)
-    texts = [fold_of(one.question, 2**62) for one in found]
+    texts = [digest(one.question.text) for one in found]
     made = []
     for one, text in zip(found, texts, strict=True):
         others = np.array([other != text for other in texts])

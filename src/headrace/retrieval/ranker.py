@@ -35,9 +35,9 @@ MAX_BYTES = 64 * 1024 * 1024
 _AGAIN = "fit it again with `headrace eval tune-retrieval`, or remove it with `--reset`"
 
 
-def digest(question: str) -> bytes:
+def digest(question: str, salt: bytes = b"") -> bytes:
     """8 bytes, the same for texts that differ in white space alone."""
-    return hashlib.blake2b("".join(question.split()).encode(), digest_size=8).digest()
+    return hashlib.blake2b("".join(question.split()).encode(), digest_size=8, salt=salt).digest()
 
 
 class Fitted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,7 +92,7 @@ class Ranker:
         places: Callable[[Sequence[bytes], CollectionSnapshot], dict[bytes, list[int]]],
     ) -> Past | None:
         """The questions that it remembers, if any, with their passages in this snapshot (which is
-        looked up once for every generation: 2 ms for 1,000 questions)."""
+        looked up once for every generation: 12 ms for 1,000 questions)."""
         given, held = self.fitted.past, self._past
         if given is None:
             return None
